@@ -1,0 +1,21 @@
+// agent/cli/commands.h - one function a subcommand: it adds its options and a callback that sets `exit_code`.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Exit codes: 0 done and nothing to complain of; 1 done, and what was asked about is bad (a policy with
+// errors, findings with --fail-on-findings); 2 wrong usage or an input that cannot be read; 3 the environment
+// refused.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace egresswatch::cli {
+
+void add_geo(CLI::App& app, int& exit_code);
+void add_check(CLI::App& app, int& exit_code);
+void add_replay(CLI::App& app, int& exit_code);
+void add_status(CLI::App& app, int& exit_code);
+void add_detach(CLI::App& app, int& exit_code);
+
+}  // namespace egresswatch::cli

@@ -1,0 +1,11 @@
+// agent/cli/detach.cpp
+// SPDX-License-Identifier: Apache-2.0
+#include <CLI/CLI.hpp>
+
+#include "agent/cli/commands.h"
+
+namespace egresswatch::cli {
+
+void add_detach(CLI::App&, int&) {}
+
+}  // namespace egresswatch::cli

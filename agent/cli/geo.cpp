@@ -1,0 +1,11 @@
+// agent/cli/geo.cpp
+// SPDX-License-Identifier: Apache-2.0
+#include <CLI/CLI.hpp>
+
+#include "agent/cli/commands.h"
+
+namespace egresswatch::cli {
+
+void add_geo(CLI::App&, int&) {}
+
+}  // namespace egresswatch::cli

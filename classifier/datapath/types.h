@@ -1,0 +1,38 @@
+// classifier/datapath/types.h - what lets one header compile as BPF C and as C++.
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause
+//
+// Every file of this folder is written in the subset that `clang -target bpf` (C11) and g++ (C++23) both
+// take: no VLAs, no designated initialisers, explicit casts from void*, loops bounded by a named constant. In
+// C++ everything lives in namespace egresswatch::datapath.
+#pragma once
+
+#include <linux/types.h>
+
+#define DATAPATH_INLINE static inline __attribute__((always_inline))
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+#ifdef __cplusplus
+#define LAYOUT_ASSERT(condition, message) static_assert(condition, message)
+#define DATAPATH_BEGIN namespace egresswatch::datapath {
+#define DATAPATH_END }
+#else
+#define LAYOUT_ASSERT(condition, message) _Static_assert(condition, message)
+#define DATAPATH_BEGIN
+#define DATAPATH_END
+#endif
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "egresswatch supports little-endian hosts only (x86-64, arm64)"
+#endif
+
+DATAPATH_BEGIN
+
+DATAPATH_INLINE __u16 host16(__u16 big_endian) {
+    return __builtin_bswap16(big_endian);
+}
+DATAPATH_INLINE __u32 host32(__u32 big_endian) {
+    return __builtin_bswap32(big_endian);
+}
+
+DATAPATH_END

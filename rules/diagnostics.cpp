@@ -1,0 +1,3 @@
+// rules/diagnostics.cpp
+// SPDX-License-Identifier: Apache-2.0
+#include "rules/diagnostics.h"
