@@ -42,7 +42,7 @@ enum outcome {
     OUTCOME_NOT_IP = 4,     // ARP, LLDP, ...: no IP layer, nothing wrong
     OUTCOME_MALFORMED = 5,  // an IP layer was announced and its header is nonsense
     OUTCOME_TRUNCATED = 6,  // the bytes captured end before the first IP header does
-    OUTCOME_COUNT = 8       // rounded up: one cache line of packets, one of bytes
+    OUTCOME_COUNT = 7
 };
 
 enum direction { DIRECTION_OUT = 0, DIRECTION_IN = 1, DIRECTION_COUNT = 2 };
@@ -127,10 +127,14 @@ struct class_totals {
 LAYOUT_ASSERT(sizeof(struct class_totals) == 48, "class_totals");
 
 // Per interface and CPU, bytes are frame bytes. Conservation: seen == sum over outcome, per direction,
-// exactly; `seen` is counted on entry, `outcome` on each way out.
+// exactly; `seen` is counted on entry, `outcome` on each way out. `as_given` counts what the kernel handed
+// over, before segmentation: one packet and skb->len for a super-packet. A driver that segments by itself, or
+// a virtual device, counts so: the residual against its counters compares like with like. In user space, and
+// for a packet that needs no segmentation, equal to `seen`.
 struct iface_direction {
     struct traffic seen;
     struct traffic outcome[OUTCOME_COUNT];
+    struct traffic as_given;
 };
 struct iface_totals {
     struct iface_direction by_direction[DIRECTION_COUNT];
