@@ -76,6 +76,8 @@ LinkPlace null_loopback(Packet packet) noexcept {
     for (const std::uint32_t value : {le32(packet, 0), be32(packet, 0)})
         if (value >= ether_type_min && value <= 0xffff)
             return at_offset(LinkStart::ether_type, 4, packet, static_cast<std::uint16_t>(value));
+    if (const std::uint16_t type = be16(packet, 2); type == ether_type_ipv4 || type == ether_type_ipv6)
+        return at_offset(LinkStart::ether_type, 4, packet, type);  // a Cisco HDLC header under this link type
     return not_ip;
 }
 
