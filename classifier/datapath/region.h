@@ -32,7 +32,8 @@ enum {
     REGION_LEVELS6 = 14  // wide levels below root6: (128 - 16) / 8
 };
 
-struct region_header {
+// may_alias: it lies at the start of an array of cells.
+struct __attribute__((may_alias)) region_header {
     __u32 magic;
     __u32 version;
     __u32 cells;  // of the whole block, this header included
@@ -78,11 +79,10 @@ DATAPATH_INLINE __u32 region_lookup6(const __u16* block, __u32 cells, const __u8
 // The class of an address in flow_key form. NAT64 (RFC 6052, 64:ff9b::/96) and 6to4 (RFC 3056, 2002::/16)
 // addresses stand for the IPv4 address inside them: that is where the bytes go.
 DATAPATH_INLINE __u32 region_lookup(const __u16* block, __u32 cells, const __u8* address) {
-    const __u32* words = (const __u32*)address;
-    if (words[0] == 0 && words[1] == 0 && words[2] == 0xffff0000u)
-        return region_lookup4(block, cells, host32(words[3]));
-    if (words[0] == 0x9bff6400u && words[1] == 0 && words[2] == 0)
-        return region_lookup4(block, cells, host32(words[3]));
+    __u64 head = load64(address);
+    __u32 third = load32(address + 8);
+    if ((head == 0 && third == 0xffff0000u) || (head == 0x9bff6400u && third == 0))
+        return region_lookup4(block, cells, host32(load32(address + 12)));
     if (address[0] == 0x20 && address[1] == 0x02)
         return region_lookup4(
             block, cells,

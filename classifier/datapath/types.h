@@ -28,6 +28,43 @@
 
 DATAPATH_BEGIN
 
+// Loads from packet memory, which is not aligned. BPF: the verifier admits unaligned packet loads on the
+// machines we support, and clang would split a memcpy into bytes. User space: memcpy, which a compiler turns
+// into one load.
+#ifdef __bpf__
+DATAPATH_INLINE __u16 load16(const void* at) {
+    return *(const __u16*)at;
+}
+DATAPATH_INLINE __u32 load32(const void* at) {
+    return *(const __u32*)at;
+}
+DATAPATH_INLINE __u64 load64(const void* at) {
+    return *(const __u64*)at;
+}
+DATAPATH_INLINE void store64(void* at, __u64 value) {
+    *(__u64*)at = value;
+}
+#else
+DATAPATH_INLINE __u16 load16(const void* at) {
+    __u16 value;
+    __builtin_memcpy(&value, at, sizeof value);
+    return value;
+}
+DATAPATH_INLINE __u32 load32(const void* at) {
+    __u32 value;
+    __builtin_memcpy(&value, at, sizeof value);
+    return value;
+}
+DATAPATH_INLINE __u64 load64(const void* at) {
+    __u64 value;
+    __builtin_memcpy(&value, at, sizeof value);
+    return value;
+}
+DATAPATH_INLINE void store64(void* at, __u64 value) {
+    __builtin_memcpy(at, &value, sizeof value);
+}
+#endif
+
 DATAPATH_INLINE __u16 host16(__u16 big_endian) {
     return __builtin_bswap16(big_endian);
 }

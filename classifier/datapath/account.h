@@ -1,0 +1,244 @@
+// classifier/datapath/account.h - what every engine does with a packet: walk, classify, count, keep its flow.
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause
+//
+// The BPF programs and the user-space engines include this same file. They differ only in the platform below,
+// which the includer declares in namespace egresswatch::datapath (C++) before the first include of this
+// folder's walk.h, flow.h or account.h:
+//   platform_ctx                              what the functions below take; a pointer
+//   int platform_read(ctx, offset, to, size)  copies frame bytes; 0, or non-zero when they are not all there
+//   walk_state* platform_walk_state(ctx)      scratch for the full walk
+//   const u16* platform_region(ctx)           the region block, NULL where none is loaded
+//   u32 platform_region_cells(ctx)            its size; a constant to the BPF verifier
+//   iface_direction* platform_iface(ctx, direction)
+//   class_traffic* platform_class(ctx, class_id, direction)
+//   section_state* platform_section(ctx)
+//   flow_entry* platform_flow(ctx, slot), flow_outer* platform_outer(ctx, slot)
+//   u32 platform_slot_mask(ctx), u64 platform_hash_seed(ctx), int platform_track_all(ctx)
+//   u64 platform_now(ctx)                     ns, exact;  platform_now_coarse(ctx): cheap, may lag by
+//   milliseconds u8 platform_direction(ctx, walk_result*)  only asked where a packet comes with
+//   DIRECTION_BY_ADDRESS void platform_lose(ctx, loss_reason, amount), void platform_event(ctx, kind, slot,
+//   flow_key*, bytes_out)
+//
+// Counting: iface.seen on entry; iface.outcome and, for IP, class totals on the way out. Every packet is in
+// exactly one outcome. Pointers may be NULL only where the verifier must be told; then nothing is there to
+// count into.
+#pragma once
+
+#include "classifier/datapath/flow.h"
+#include "classifier/datapath/region.h"
+
+DATAPATH_BEGIN
+
+enum { DIRECTION_BY_ADDRESS = 2 };
+
+struct packet_facts {
+    struct frame_facts frame;
+    __u32 gso_segments;  // 0 or 1: not a super-packet, or not known
+    __u32 gso_bytes;     // payload bytes of each segment; 0: not a super-packet
+    __u32 extra_bytes;   // on the wire but not in the frame: a VLAN tag that the NIC inserts
+    __u32 ifindex;
+    __u8 direction;  // enum direction or DIRECTION_BY_ADDRESS
+    __u8 reserved[3];
+};
+
+// What classify_packet() found out.
+struct packet_class {
+    struct walk_result walk;
+    __u64 packets;  // on the wire
+    __u64 ip_bytes;
+    __u64 frame_bytes;
+    __u16 class_id;
+    __u8 kind;       // enum region_kind
+    __u8 outcome;    // enum outcome
+    __u8 direction;  // enum direction
+    __u8 reserved[3];
+};
+
+// Segments that the NIC sends for a super-packet, each with a copy of all headers up to the payload.
+DATAPATH_INLINE void count_wire(const struct packet_facts* p, struct packet_class* c) {
+    __u64 segments = 1;
+    __u32 headers = c->walk.payload_offset;
+    if (UNLIKELY(p->gso_bytes != 0 || p->gso_segments > 1)) {
+        segments = p->gso_segments;
+        if (segments == 0 && p->gso_bytes != 0 && p->frame.wire_bytes > headers)
+            segments = (p->frame.wire_bytes - headers + p->gso_bytes - 1) / p->gso_bytes;
+        if (segments == 0) segments = 1;
+    }
+    c->packets = segments;
+    c->frame_bytes = p->frame.wire_bytes + (__u64)p->extra_bytes * segments;
+    c->ip_bytes = c->walk.ip_bytes;
+    if (LIKELY(segments == 1)) return;
+    c->frame_bytes += (segments - 1) * headers;
+    if (p->frame.wire_bytes > c->walk.ip_offset) c->ip_bytes = p->frame.wire_bytes - c->walk.ip_offset;
+    if (headers > c->walk.ip_offset) c->ip_bytes += (segments - 1) * (headers - c->walk.ip_offset);
+}
+
+// The class of a tunnelled packet: of its innermost remote end, unless a carrier's remote end is of a larger
+// kind. A tunnel to the outside does not become home traffic by what is written inside it, nor the other way
+// round.
+#ifdef __bpf__
+static
+    __attribute__((noinline))
+#else
+static inline
+#endif
+    __u32
+    tunnel_class(const __u16* block, __u32 cells, const struct walk_result* walk, __u32 direction,
+                 __u32 inner) {
+    if (!block || !walk) return 0;
+    const __u8* outer = direction == DIRECTION_OUT ? walk->outer_dst : walk->outer_src;
+    __u32 best = inner;
+    __u32 other = region_lookup(block, cells, outer);
+    if (region_kind_of(block, cells, other) > region_kind_of(block, cells, best)) best = other;
+    if (walk->levels > 1) {
+        const __u8* middle = direction == DIRECTION_OUT ? walk->middle_dst : walk->middle_src;
+        other = region_lookup(block, cells, middle);
+        if (region_kind_of(block, cells, other) > region_kind_of(block, cells, best)) best = other;
+    }
+    return best;
+}
+
+DATAPATH_INLINE void classify_remote(platform_ctx ctx, struct packet_class* c) {
+    const __u16* block = platform_region(ctx);
+    __u32 cells = platform_region_cells(ctx);
+    c->class_id = 0;
+    c->kind = KIND_UNKNOWN;
+    if (UNLIKELY(!block)) {
+        platform_lose(ctx, LOSS_NO_REGION_TABLE, c->packets);
+        return;
+    }
+    __u32 id = region_lookup(block, cells, c->direction == DIRECTION_OUT ? c->walk.dst : c->walk.src);
+    if (UNLIKELY(c->walk.levels > 0)) id = tunnel_class(block, cells, &c->walk, c->direction, id);
+    c->class_id = (__u16)id;
+    c->kind = (__u8)region_kind_of(block, cells, id);
+}
+
+DATAPATH_INLINE __u8 outcome_of_status(__u8 status) {
+    if (status == WALK_MALFORMED) return OUTCOME_MALFORMED;
+    return status == WALK_TRUNCATED ? OUTCOME_TRUNCATED : OUTCOME_NOT_IP;
+}
+
+DATAPATH_INLINE void count_walk_losses(platform_ctx ctx, __u8 flags) {
+    if (flags & WALK_TUNNEL_DEPTH) platform_lose(ctx, LOSS_TUNNEL_DEPTH, 1);
+    if (flags & WALK_INNER_INCOMPLETE) platform_lose(ctx, LOSS_INNER_INCOMPLETE, 1);
+    if (flags & WALK_HEADERS_MAX) platform_lose(ctx, LOSS_HEADERS_MAX, 1);
+}
+
+// Walks, finds the class, counts interface and class totals. `data` .. `end`: the linear part of the frame.
+DATAPATH_INLINE void classify_packet(platform_ctx ctx, const __u8* data, const __u8* end,
+                                     const struct packet_facts* p, struct packet_class* c) {
+    if (!walk_fast(data, end, p->frame.start, p->frame.wire_bytes, &c->walk)) {
+        struct walk_state* state = platform_walk_state(ctx);
+        if (!state) return;
+        walk_full(ctx, state, &p->frame);
+        c->walk = state->result;
+    }
+    c->direction = p->direction;
+    if (c->direction == DIRECTION_BY_ADDRESS)
+        c->direction = c->walk.status == WALK_IP ? platform_direction(ctx, &c->walk) : (__u8)DIRECTION_OUT;
+    count_wire(p, c);
+    if (LIKELY(c->walk.status == WALK_IP)) {
+        classify_remote(ctx, c);
+        c->outcome = c->kind;
+        struct class_traffic* class_traffic = platform_class(ctx, c->class_id, c->direction);
+        if (class_traffic) {
+            class_traffic->packets += c->packets;
+            class_traffic->ip_bytes += c->ip_bytes;
+            class_traffic->frame_bytes += c->frame_bytes;
+        }
+    } else {
+        c->class_id = 0;
+        c->kind = KIND_UNKNOWN;
+        c->outcome = outcome_of_status(c->walk.status);
+    }
+    if (UNLIKELY(c->walk.flags & ~WALK_FRAGMENT)) count_walk_losses(ctx, c->walk.flags);
+    struct iface_direction* iface = platform_iface(ctx, c->direction);
+    if (!iface) return;
+    iface->seen.packets += c->packets;
+    iface->seen.bytes += c->frame_bytes;
+    iface->outcome[c->outcome & (OUTCOME_COUNT - 1)].packets += c->packets;
+    iface->outcome[c->outcome & (OUTCOME_COUNT - 1)].bytes += c->frame_bytes;
+}
+
+DATAPATH_INLINE void make_key(const struct packet_class* c, struct flow_key* key) {
+    int out = c->direction == DIRECTION_OUT;
+    copy_address(key->local_addr, out ? c->walk.src : c->walk.dst);
+    copy_address(key->remote_addr, out ? c->walk.dst : c->walk.src);
+    key->local_port = out ? c->walk.sport : c->walk.dport;
+    key->remote_port = out ? c->walk.dport : c->walk.sport;
+    key->l4_proto = c->walk.l4_proto;
+    key->tunnel = c->walk.tunnel;
+    key->class_id = c->class_id;
+}
+
+DATAPATH_INLINE int is_tracked(platform_ctx ctx, const struct packet_class* c) {
+    if (c->walk.status != WALK_IP) return 0;
+    return c->kind >= KIND_UNKNOWN || platform_track_all(ctx);
+}
+
+DATAPATH_INLINE void flow_lost(platform_ctx ctx, struct section_state* section, const struct flow_key* key,
+                               const struct packet_class* c) {
+    platform_lose(ctx, LOSS_FLOWS_FULL, c->packets);
+    platform_lose(ctx, LOSS_FLOWS_FULL_BYTES, c->ip_bytes);
+    __u64 now = platform_now_coarse(ctx);
+    if (section->full_event_ns != 0 && now - section->full_event_ns < 1000000000ull) return;
+    section->full_event_ns = now;
+    platform_event(ctx, EVENT_FLOWS_FULL, 0, key, 0);
+}
+
+// Finds or makes the flow's entry and adds the packet.
+DATAPATH_INLINE void account_flow(platform_ctx ctx, const struct packet_facts* p,
+                                  const struct packet_class* c, const struct flow_key* key, __u64 hash) {
+    struct section_state* section = platform_section(ctx);
+    if (!section) return;
+    __u32 tag = flow_tag(hash);
+    __u32 mask = platform_slot_mask(ctx);
+    struct flow_search search = {SLOT_NONE, SLOT_NONE};
+    struct flow_packet packet = {c->packets, c->ip_bytes, p->ifindex, c->direction, 0, {0, 0}};
+    if (c->walk.l4_proto == PROTO_TCP) packet.tcp_flags = c->walk.tcp_flags;
+
+    flow_search_window(ctx, key, tag, (__u32)hash, mask, &search);
+    if (search.found == SLOT_NONE && (section->spilled != 0 || search.free == SLOT_NONE)) {
+        __u32 free_in_first = search.free;
+        flow_search_window(ctx, key, tag, (__u32)(hash >> 20), mask, &search);
+        if (search.found == SLOT_NONE && free_in_first == SLOT_NONE && search.free != SLOT_NONE)
+            section->spilled++;
+    }
+    __u32 slot = search.found != SLOT_NONE ? search.found : search.free;
+    struct flow_entry* entry = slot != SLOT_NONE ? platform_flow(ctx, slot) : 0;
+    if (UNLIKELY(!entry)) {
+        flow_lost(ctx, section, key, c);
+        return;
+    }
+    if (LIKELY(search.found != SLOT_NONE)) {
+        if (UNLIKELY(flow_add(ctx, entry, &packet, platform_now_coarse(ctx))))
+            platform_event(ctx, EVENT_FLOW_VOLUME, slot, key, entry->bytes_out);
+        return;
+    }
+    struct flow_outer* outer = platform_outer(ctx, slot);
+    if (outer) {
+        int out = c->direction == DIRECTION_OUT;
+        if (UNLIKELY(c->walk.levels > 0)) {
+            copy_address(outer->local_addr, out ? c->walk.outer_src : c->walk.outer_dst);
+            copy_address(outer->remote_addr, out ? c->walk.outer_dst : c->walk.outer_src);
+        } else {
+            __builtin_memset(outer, 0, sizeof *outer);
+        }
+    }
+    flow_create(ctx, entry, key, tag, &packet);
+    platform_event(ctx, EVENT_FLOW_NEW, slot, key, entry->bytes_out);
+}
+
+// All of it, one packet at a time: the kernel's way. User-space engines call the parts, to prefetch between
+// them.
+DATAPATH_INLINE void account_packet(platform_ctx ctx, const __u8* data, const __u8* end,
+                                    const struct packet_facts* p) {
+    struct packet_class c;
+    struct flow_key key;
+    classify_packet(ctx, data, end, p, &c);
+    if (!is_tracked(ctx, &c)) return;
+    make_key(&c, &key);
+    account_flow(ctx, p, &c, &key, flow_hash(&key, platform_hash_seed(ctx)));
+}
+
+DATAPATH_END

@@ -1,0 +1,165 @@
+// classifier/datapath/flow.h - the flow table: open addressing in a flat array, one section per CPU (or
+// core). SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause
+//
+// A section has a power of two of slots and one writer. A flow lies in one of FLOW_PROBES slots from its
+// first hash position on, or, when all of these were taken, in one of FLOW_PROBES from its second; so slots
+// can be freed in any order without tombstones. A flow that finds no slot still counts to its class; the
+// caller counts the loss. The second window is looked at only once something lies in it
+// (section_state.spilled).
+//
+// The includer defines before (see account.h): platform_ctx, platform_flow(), platform_now().
+#pragma once
+
+#include "classifier/datapath/walk.h"
+
+DATAPATH_BEGIN
+
+enum { SLOT_NONE = 0xffffffff };
+
+// Per section, written by its owner only.
+struct section_state {
+    __u64 spilled;        // flows that were ever put into their second window
+    __u64 full_event_ns;  // when the last EVENT_FLOWS_FULL was sent
+};
+
+// What one packet adds to its flow.
+struct flow_packet {
+    __u64 packets;  // segments on the wire
+    __u64 ip_bytes;
+    __u32 ifindex;
+    __u8 direction;  // enum direction
+    __u8 tcp_flags;  // 0 where the packet is not TCP
+    __u8 reserved[2];
+};
+
+// Multilinear over the five words of the key, then mixed. The seed is random per table, so that nobody
+// outside can choose flows that fall into the same slots.
+DATAPATH_INLINE __u64 flow_hash(const struct flow_key* key, __u64 seed) {
+    const __u8* bytes = (const __u8*)key;
+    __u64 h = (load64(bytes) ^ seed) * 0x9e3779b97f4a7c15ull;
+    h ^= h >> 29;
+    h += (load64(bytes + 8) ^ (seed >> 7)) * 0xbf58476d1ce4e5b9ull;
+    h += (load64(bytes + 16) ^ (seed << 9)) * 0x94d049bb133111ebull;
+    h ^= h >> 32;
+    h += (load64(bytes + 24) ^ (seed >> 13)) * 0xd6e8feb86659fd93ull;
+    h += (load64(bytes + 32) ^ (seed << 5)) * 0xa0761d6478bd642full;
+    h ^= h >> 32;
+    h *= 0xe7037ed1a0b428dbull;
+    return h ^ (h >> 29);
+}
+
+DATAPATH_INLINE __u32 flow_tag(__u64 hash) {
+    return ((__u32)(hash >> 32) & ~3u) | FLOW_LIVE;
+}
+
+DATAPATH_INLINE int flow_key_equal(const struct flow_key* a, const struct flow_key* b) {
+    const __u8* x = (const __u8*)a;
+    const __u8* y = (const __u8*)b;
+    return ((load64(x) ^ load64(y)) | (load64(x + 8) ^ load64(y + 8)) | (load64(x + 16) ^ load64(y + 16)) |
+            (load64(x + 24) ^ load64(y + 24)) | (load64(x + 32) ^ load64(y + 32))) == 0;
+}
+
+struct flow_search {
+    __u32 found;  // slot, or SLOT_NONE
+    __u32 free;   // first free slot seen, or SLOT_NONE
+};
+
+// Looks at the window that starts at `start`. Slots that user space is taking out (FLOW_CLOSING) are neither.
+DATAPATH_INLINE void flow_search_window(platform_ctx ctx, const struct flow_key* key, __u32 tag, __u32 start,
+                                        __u32 slot_mask, struct flow_search* search) {
+    for (__u32 i = 0; i < FLOW_PROBES; i++) {
+        __u32 slot = (start + i) & slot_mask;
+        struct flow_entry* entry = platform_flow(ctx, slot);
+        if (!entry) continue;
+        __u32 seen = *(volatile __u32*)&entry->tag;
+        if (seen == tag && flow_key_equal(&entry->key, key)) {
+            search->found = slot;
+            return;
+        }
+        if (seen == FLOW_FREE && search->free == SLOT_NONE) search->free = slot;
+    }
+}
+
+// Who opened the connection. A SYN tells for sure; else the side with the registered port is taken for the
+// server, else the sender of the first packet for the client.
+DATAPATH_INLINE void flow_initiator(struct flow_entry* entry, const struct flow_packet* p, int is_new) {
+    __u8 sender = p->direction == DIRECTION_OUT ? INITIATOR_LOCAL : INITIATOR_REMOTE;
+    __u8 receiver = p->direction == DIRECTION_OUT ? INITIATOR_REMOTE : INITIATOR_LOCAL;
+    if (p->tcp_flags & TCP_SYN) {
+        entry->initiator = (p->tcp_flags & TCP_ACK) ? receiver : sender;
+        entry->initiator_sure = 1;
+        return;
+    }
+    if (!is_new) return;
+    __u16 local_port = host16(entry->key.local_port);
+    __u16 remote_port = host16(entry->key.remote_port);
+    entry->initiator = sender;
+    if (remote_port != 0 && remote_port < 1024 && local_port >= 1024) entry->initiator = INITIATOR_LOCAL;
+    if (local_port != 0 && local_port < 1024 && remote_port >= 1024) entry->initiator = INITIATOR_REMOTE;
+}
+
+// Round trip of the handshake, whoever opened: from the SYN-bearing segment we sent to the first
+// acknowledgement we got. A segment sent twice gives no sample (Karn, RFC 6298 section 3).
+DATAPATH_INLINE void flow_handshake(platform_ctx ctx, struct flow_entry* entry, const struct flow_packet* p) {
+    if (p->direction == DIRECTION_OUT) {
+        if (!(p->tcp_flags & TCP_SYN)) return;
+        __u64 again = entry->handshake_out_ns != 0 && entry->handshake_in_ns == 0;
+        entry->handshake_out_ns = again ? 1 : platform_now(ctx);
+        entry->handshake_in_ns = 0;
+        return;
+    }
+    if (!(p->tcp_flags & TCP_ACK) || entry->handshake_in_ns != 0) return;
+    __u64 now = platform_now(ctx);
+    entry->handshake_in_ns = now;
+    if (entry->handshake_out_ns <= 1 || now <= entry->handshake_out_ns) return;
+    __u64 rtt_us = (now - entry->handshake_out_ns) / 1000;
+    if (rtt_us == 0) rtt_us = 1;
+    if (rtt_us > 0xffffffff) return;
+    if (entry->handshake_rtt_us == 0 || rtt_us < entry->handshake_rtt_us)
+        entry->handshake_rtt_us = (__u32)rtt_us;
+}
+
+// Adds a packet to its entry. Returns 1 when bytes_out has reached notify_bytes_out: the caller sends an
+// event.
+DATAPATH_INLINE int flow_add(platform_ctx ctx, struct flow_entry* entry, const struct flow_packet* p,
+                             __u64 now) {
+    if (now > entry->last_seen_ns) entry->last_seen_ns = now;
+    if (p->direction == DIRECTION_IN) {
+        entry->packets_in += p->packets;
+        entry->bytes_in += p->ip_bytes;
+        entry->tcp_flags_in |= p->tcp_flags;
+    } else {
+        entry->packets_out += p->packets;
+        entry->bytes_out += p->ip_bytes;
+        entry->tcp_flags_out |= p->tcp_flags;
+    }
+    if (p->tcp_flags) {
+        if (p->tcp_flags & TCP_SYN) flow_initiator(entry, p, 0);
+        if ((p->tcp_flags & TCP_SYN) || entry->handshake_in_ns == 0) flow_handshake(ctx, entry, p);
+    }
+    if (LIKELY(entry->bytes_out < entry->notify_bytes_out)) return 0;
+    entry->notify_bytes_out = entry->bytes_out * 2;
+    return 1;
+}
+
+// Makes an entry of a free slot; the tag is published last, behind everything that a reader may look at.
+DATAPATH_INLINE void flow_create(platform_ctx ctx, struct flow_entry* entry, const struct flow_key* key,
+                                 __u32 tag, const struct flow_packet* p) {
+    __u64 now = platform_now(ctx);
+    __builtin_memset(entry, 0, sizeof *entry);
+    entry->key = *key;
+    entry->first_seen_ns = now;
+    entry->last_seen_ns = now;
+    entry->notify_bytes_out = VOLUME_EVENT_MIN;
+    entry->ifindex = p->ifindex;
+    flow_initiator(entry, p, 1);
+    // One more event than needed when the first packet is already large; never one less.
+    (void)flow_add(ctx, entry, p, now);
+#ifdef __bpf__
+    __sync_fetch_and_xor(&entry->tag, tag);  // was 0; an atomic with result orders everything before it
+#else
+    __atomic_store_n(&entry->tag, tag, __ATOMIC_RELEASE);
+#endif
+}
+
+DATAPATH_END
