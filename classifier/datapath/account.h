@@ -19,9 +19,9 @@
 //   DIRECTION_BY_ADDRESS void platform_lose(ctx, loss_reason, amount), void platform_event(ctx, kind, slot,
 //   flow_key*, bytes_out)
 //
-// Counting: iface.seen on entry; iface.outcome and, for IP, class totals on the way out. Every packet is in
-// exactly one outcome. Pointers may be NULL only where the verifier must be told; then nothing is there to
-// count into.
+// Counting: iface.seen once the length on the wire is known; iface.outcome and, for IP, class totals when
+// classified. Every packet is in exactly one outcome. Pointers may be NULL only where the verifier must be
+// told; then nothing is there to count into.
 #pragma once
 
 #include "classifier/datapath/flow.h"
@@ -76,16 +76,13 @@ DATAPATH_INLINE void count_wire(const struct packet_facts* p, struct packet_clas
 // The class of a tunnelled packet: of its innermost remote end, unless a carrier's remote end is of a larger
 // kind. A tunnel to the outside does not become home traffic by what is written inside it, nor the other way
 // round.
-#ifdef __bpf__
-static
-    __attribute__((noinline))
-#else
-static inline
-#endif
-    __u32
-    tunnel_class(const __u16* block, __u32 cells, const struct walk_result* walk, __u32 direction,
-                 __u32 inner) {
-    if (!block || !walk) return 0;
+DATAPATH_CALL __u32 tunnel_class(platform_ctx ctx, const struct walk_result* walk, __u32 direction,
+                                 __u32 inner) {
+    DATAPATH_KEEP(ctx);
+    if (!walk) return 0;
+    const __u16* block = platform_region(ctx);
+    __u32 cells = platform_region_cells(ctx);
+    if (!block) return 0;
     const __u8* outer = direction == DIRECTION_OUT ? walk->outer_dst : walk->outer_src;
     __u32 best = inner;
     __u32 other = region_lookup(block, cells, outer);
@@ -108,7 +105,7 @@ DATAPATH_INLINE void classify_remote(platform_ctx ctx, struct packet_class* c) {
         return;
     }
     __u32 id = region_lookup(block, cells, c->direction == DIRECTION_OUT ? c->walk.dst : c->walk.src);
-    if (UNLIKELY(c->walk.levels > 0)) id = tunnel_class(block, cells, &c->walk, c->direction, id);
+    if (UNLIKELY(c->walk.levels > 0)) id = tunnel_class(ctx, &c->walk, c->direction, id);
     c->class_id = (__u16)id;
     c->kind = (__u8)region_kind_of(block, cells, id);
 }
@@ -137,6 +134,10 @@ DATAPATH_INLINE void classify_packet(platform_ctx ctx, const __u8* data, const _
     if (c->direction == DIRECTION_BY_ADDRESS)
         c->direction = c->walk.status == WALK_IP ? platform_direction(ctx, &c->walk) : (__u8)DIRECTION_OUT;
     count_wire(p, c);
+    struct iface_direction* iface = platform_iface(ctx, c->direction);
+    if (!iface) return;
+    iface->seen.packets += c->packets;
+    iface->seen.bytes += c->frame_bytes;
     if (LIKELY(c->walk.status == WALK_IP)) {
         classify_remote(ctx, c);
         c->outcome = c->kind;
@@ -152,10 +153,6 @@ DATAPATH_INLINE void classify_packet(platform_ctx ctx, const __u8* data, const _
         c->outcome = outcome_of_status(c->walk.status);
     }
     if (UNLIKELY(c->walk.flags & ~WALK_FRAGMENT)) count_walk_losses(ctx, c->walk.flags);
-    struct iface_direction* iface = platform_iface(ctx, c->direction);
-    if (!iface) return;
-    iface->seen.packets += c->packets;
-    iface->seen.bytes += c->frame_bytes;
     iface->outcome[c->outcome & (OUTCOME_COUNT - 1)].packets += c->packets;
     iface->outcome[c->outcome & (OUTCOME_COUNT - 1)].bytes += c->frame_bytes;
 }

@@ -9,6 +9,17 @@
 #include <linux/types.h>
 
 #define DATAPATH_INLINE static inline __attribute__((always_inline))
+// For code off the common path. BPF: a global function, which the verifier proves once, by itself, instead of
+// once for each state of the caller (its arguments: the context, scalars, pointers to structs, which may be
+// null to it).
+#ifdef __bpf__
+#define DATAPATH_CALL __attribute__((noinline))
+#define DATAPATH_KEEP(argument) \
+    asm volatile("" : "+r"(argument))  // else clang passes garbage for an unused argument
+#else
+#define DATAPATH_CALL static inline
+#define DATAPATH_KEEP(argument) ((void)(argument))
+#endif
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 

@@ -98,7 +98,7 @@ struct walk_result {
     __u32 ip_offset;       // of the innermost IP header, from the start of the frame
     __u32 ip_bytes;        // what that header claims, at most what the frame holds from there on
     __u32 payload_offset;  // behind the innermost transport header; 0 where that is not known
-    __u32 reserved2;
+    __u32 reserved2[2];
     __u8 outer_src[16];  // outermost IP layer; meaningful only where levels > 0
     __u8 outer_dst[16];
     __u8 middle_src[16];  // meaningful only where levels == 2
@@ -595,15 +595,8 @@ DATAPATH_INLINE __u8 first_step(__u8 start) {
     }
 }
 
-// Not inlined in BPF: one copy, verified on its own, called for the frames that walk_fast() leaves.
-#ifdef __bpf__
-static
-    __attribute__((noinline))
-#else
-static inline
-#endif
-    int
-    walk_full(platform_ctx ctx, struct walk_state* w, const struct frame_facts* frame) {
+// For the frames that walk_fast() leaves. Always returns 0; the answer is in w->result.
+DATAPATH_CALL int walk_full(platform_ctx ctx, struct walk_state* w, const struct frame_facts* frame) {
     if (!w || !frame) return 0;
     __builtin_memset(w, 0, sizeof *w);
     w->result.status = WALK_NOT_IP;
