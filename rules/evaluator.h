@@ -1,0 +1,88 @@
+// rules/evaluator.h - turns flow updates into findings: allow decision, rule selection, sliding windows.
+//
+// In:      FlowUpdate with the ClassInfo of its class id, from a region table compiled from the policy in
+// force. Out:     findings, in a deterministic order: updates as they come, rules in file order. Threads:
+// one; replace_policy() and evaluate() from the same thread or under one lock. Clock:   packet time only. A
+// window ends at the largest `now` seen. Limits:  window_groups_max and its neighbours (limits.h): evictions
+// are counted. Cost:    see rules/README.md; an update touches only the rules and entries that its class can
+// still match. Fails:   never. SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "classifier/flow_update.h"
+#include "classifier/region/region_spec.h"
+#include "rules/finding.h"
+#include "rules/policy.h"
+
+namespace egresswatch::rules {
+
+struct RuleStatus {
+    std::string id;
+    bool active = true;  // false: it asks for fields that this version does not have
+    std::uint64_t findings = 0;
+    std::uint64_t suppressed = 0;  // times its windows filled while suppressed
+    std::uint64_t evicted = 0;     // groups that lost their window to a newer one: their sums are too small
+    std::size_t groups = 0;        // with a window now
+};
+
+// Monotonic since construction; they survive replace_policy().
+struct EvaluatorCounters {
+    std::uint64_t updates = 0;
+    std::uint64_t findings = 0;
+    std::uint64_t suppressed = 0;
+    std::uint64_t window_evictions = 0;       // groups, all rules
+    std::uint64_t suppression_evictions = 0;  // suppressions forgotten early: a finding may repeat
+    std::uint64_t late = 0;   // (update, rule) pairs older than the rule's window: not counted in it
+    std::uint64_t ahead = 0;  // updates stamped later than `now`: counted at `now`
+    std::size_t groups = 0;   // now, all rules
+    std::size_t cells = 0;    // now, buckets in use
+};
+
+class Evaluator {
+public:
+    // The class of an address: the region table's lookup. Asked for the outer remote of tunnelled flows: an
+    // allow entry covers such a flow only where it also covers the far end of the tunnel, or that end is
+    // local or home. Without it a tunnelled flow is never allowed.
+    using ClassOf = std::function<const ClassInfo*(const Address&)>;
+
+    explicit Evaluator(std::shared_ptr<const Policy> policy, ClassOf class_of = {});
+    ~Evaluator();
+    Evaluator(Evaluator&&) noexcept;
+    Evaluator& operator=(Evaluator&&) noexcept;
+
+    // Windows and suppressions of rules with the same id and definition go on; all others start empty.
+    void replace_policy(std::shared_ptr<const Policy> policy);
+    [[nodiscard]] const std::shared_ptr<const Policy>& policy() const noexcept;
+
+    // Appends to `out`. `now` is the packet time reached (FlowSink); it never goes back.
+    void evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now, std::vector<Finding>& out);
+    // Time passes without traffic: windows that have emptied give their memory back. No rule kind of this
+    // version fires without an update; `out` is for those that will.
+    void advance(Timestamp now, std::vector<Finding>& out);
+
+    // Whether the allow entries cover the flow at packet time `now`, and why not.
+    [[nodiscard]] Decision decide(const FlowUpdate& update, const ClassInfo& info, Timestamp now) const;
+    // The same without the words, for every update: the entry's index in Policy::allows, or -1.
+    [[nodiscard]] int allowed_by(const FlowUpdate& update, const ClassInfo& info, Timestamp now) const;
+
+    static constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
+    // How many more bytes out of this flow fill one of its windows: ask for the next update at
+    // total.bytes_out + that. `never` where no unsuppressed byte window counts the flow. Packet windows ask
+    // for nothing: they fill at the next regular update.
+    [[nodiscard]] std::uint64_t bytes_until_next(const FlowUpdate& update, const ClassInfo& info) const;
+
+    [[nodiscard]] EvaluatorCounters counters() const noexcept;
+    [[nodiscard]] std::vector<RuleStatus> rule_status() const;
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace egresswatch::rules

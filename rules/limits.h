@@ -1,0 +1,42 @@
+// rules/limits.h - every bound of the policy language and of the windows, and what happens at it.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace egresswatch::rules::limits {
+
+// Reading. Beyond any of them the file is refused with a diagnostic that names the limit.
+inline constexpr std::size_t file_bytes_max = 4u << 20;  // one policy file
+inline constexpr std::size_t files_max = 256;            // *.yaml in a policy directory
+inline constexpr std::size_t yaml_depth_max = 24;        // nested collections; the language needs 6
+inline constexpr std::size_t yaml_nodes_max = 400'000;   // values in one file, each use of an alias counted
+inline constexpr std::size_t diagnostics_max = 200;      // per load; the rest is counted in one line
+
+// Compiling.
+inline constexpr std::size_t entries_max = 10'000;      // each: rules, allow entries, lists, regions, sites
+inline constexpr std::size_t list_items_max = 100'000;  // values of one list
+inline constexpr std::size_t id_length_max = 64;        // ids and names
+inline constexpr std::size_t text_length_max = 512;  // titles, reasons, owners: a syslog message carries them
+
+// Windows. `over` is cut into this many buckets; a sum covers `over` and at most one bucket more.
+inline constexpr unsigned window_buckets = 60;
+inline constexpr std::chrono::seconds window_over_min{1};
+inline constexpr std::chrono::seconds window_over_max{90 * 86400};
+// At any of these the group with the oldest activity of the rule that needs room is evicted, and counted.
+// About 200 bytes a group and 16 a bucket in use: at most 13 MiB a rule and 84 MiB in all.
+inline constexpr std::size_t window_groups_max = 65'536;         // groups of one rule
+inline constexpr std::size_t window_groups_total_max = 262'144;  // groups of all rules
+inline constexpr std::size_t window_cells_total_max = 2u << 20;  // buckets in use, all groups
+inline constexpr std::size_t suppressions_max = 65'536;          // suppressed groups of one rule
+
+// remote_prefix: the network of the remote address.
+inline constexpr std::uint8_t remote_prefix_length4 = 24;
+inline constexpr std::uint8_t remote_prefix_length6 = 48;
+
+// `egresswatch check` warns this long before an entry expires.
+inline constexpr std::chrono::days expiry_notice{14};
+
+}  // namespace egresswatch::rules::limits
