@@ -136,6 +136,8 @@ DATAPATH_INLINE void classify_packet(platform_ctx ctx, const __u8* data, const _
     count_wire(p, c);
     struct iface_direction* iface = platform_iface(ctx, c->direction);
     if (!iface) return;
+    iface->as_given.packets += 1;
+    iface->as_given.bytes += p->frame.wire_bytes;
     iface->seen.packets += c->packets;
     iface->seen.bytes += c->frame_bytes;
     if (LIKELY(c->walk.status == WALK_IP)) {
@@ -153,8 +155,9 @@ DATAPATH_INLINE void classify_packet(platform_ctx ctx, const __u8* data, const _
         c->outcome = outcome_of_status(c->walk.status);
     }
     if (UNLIKELY(c->walk.flags & ~WALK_FRAGMENT)) count_walk_losses(ctx, c->walk.flags);
-    iface->outcome[c->outcome & (OUTCOME_COUNT - 1)].packets += c->packets;
-    iface->outcome[c->outcome & (OUTCOME_COUNT - 1)].bytes += c->frame_bytes;
+    struct traffic* outcome = &iface->outcome[c->outcome < OUTCOME_COUNT ? c->outcome : OUTCOME_MALFORMED];
+    outcome->packets += c->packets;
+    outcome->bytes += c->frame_bytes;
 }
 
 DATAPATH_INLINE void make_key(const struct packet_class* c, struct flow_key* key) {
