@@ -50,6 +50,13 @@ struct Origin {
     [[nodiscard]] static Origin of_this_host(std::string site);  // uname, /etc/machine-id
 };
 
+inline constexpr int schema_version =
+    1;  // of the records; in the genesis record, raised when a member changes its meaning
+
+// The members that every record has: time (absent for a zero time: the journal's clock), kind, host, host_id,
+// site, version. What adds a kind of its own starts with it.
+[[nodiscard]] Json record_head(const Origin& origin, std::string_view kind, Timestamp time);
+
 // "2026-11-23T12:00:00.123456789Z"; always nine digits, so that text order is time order.
 [[nodiscard]] std::string format_time(Timestamp time);
 [[nodiscard]] std::optional<Timestamp> parse_time(std::string_view text) noexcept;

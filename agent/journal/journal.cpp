@@ -1,0 +1,381 @@
+// agent/journal/journal.cpp - writing: append, group commit, rotation, retention. See journal.h.
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/journal/journal.h"
+
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+
+#include "agent/journal/journal_state.h"
+#include "agent/journal/line.h"
+#include "agent/journal/reader_state.h"
+
+namespace egresswatch::journal {
+namespace {
+
+Timestamp real_time() {
+    return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
+}
+
+std::string this_boot() {
+    std::ifstream file("/proc/sys/kernel/random/boot_id");
+    std::string id;
+    std::getline(file, id);
+    return id.empty() ? "unknown" : id;
+}
+
+}  // namespace
+
+std::string JournalError::to_string() const {
+    std::string out = operation + " " + path + ": " + std::strerror(error);
+    if (!hint.empty()) out += "; " + hint;
+    return out;
+}
+
+Urgency urgency_of(const Json& record) {
+    return records::level_of(record) >= records::Level::high ? Urgency::immediate : Urgency::normal;
+}
+
+Journal::Journal(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+
+Journal::~Journal() {
+    stop();
+}
+
+std::expected<std::unique_ptr<Journal>, JournalError> Journal::open(Config config) {
+    auto state = std::make_unique<State>();
+    if (!config.clock) config.clock = real_time;
+    if (config.boot_id.empty()) config.boot_id = this_boot();
+    state->config = std::move(config);
+    state->status.state = "ok";
+    if (auto opened = state->open(); !opened) return std::unexpected(opened.error());
+    return std::unique_ptr<Journal>(new Journal(std::move(state)));
+}
+
+// ---- append
+// -------------------------------------------------------------------------------------------------------
+
+std::expected<std::uint64_t, JournalError> Journal::append(const Json& record) {
+    return append(record, urgency_of(record));
+}
+
+std::expected<std::uint64_t, JournalError> Journal::append(const Json& record, Urgency urgency) {
+    std::expected<std::uint64_t, JournalError> seq;
+    {
+        const std::lock_guard guard(state_->mutex);
+        seq = state_->append_locked(record, urgency);
+    }
+    if (seq && urgency == Urgency::immediate) state_->wake.notify_one();
+    return seq;
+}
+
+std::expected<std::uint64_t, JournalError> Journal::State::append_locked(const Json& record,
+                                                                         Urgency urgency) {
+    if (closed) return std::unexpected(os_error("append to the stopped journal in", config.directory, EBADF));
+    tell_of_refused();
+    auto seq = write_record(record, urgency);
+    if (!seq && seq.error().error != EINVAL) {
+        const Timestamp now = config.clock();
+        if (refused.records++ == 0) refused.from = now;
+        refused.to = now;
+        refused.error = seq.error().to_string();
+        ++status.unjournaled;
+        fail(seq.error());
+    }
+    return seq;
+}
+
+std::expected<std::uint64_t, JournalError> Journal::State::write_record(const Json& record, Urgency urgency) {
+    const Timestamp now = config.clock();
+    const Line line = make_line(record, next_seq, now);
+    if (line.text.empty())
+        return std::unexpected(os_error("append to", config.directory, EINVAL,
+                                        "a record is a JSON object without members seq and written"));
+    if (auto ready = ensure_segment(now, line.text.size()); !ready) return std::unexpected(ready.error());
+    if (next_seq > reserved_seq)
+        reserve(next_seq + reserve_records);  // a burst, faster than the committing thread
+    if (auto written = write_line(line.text); !written) return std::unexpected(written.error());
+    const std::uint64_t seq = next_seq++;
+    segment->last_written = now;
+    ++status.appended;
+    if (line.cut) ++status.lines_cut;
+    if (urgency == Urgency::immediate) immediate.push_back(seq);
+    if (const int error = store_sequence(false); error != 0)
+        fail(os_error("write", config.directory / "sequence", error));
+    else if (write_failing) {
+        write_failing = false;
+        status.state = "ok";
+    }
+    status.last_seq = seq;
+    publish();
+    return seq;
+}
+
+std::expected<void, JournalError> Journal::State::ensure_segment(Timestamp now, std::size_t line_bytes) {
+    if (segment && segment->bytes != 0) {
+        const bool full = segment->bytes + line_bytes > config.segment_bytes_max;
+        const bool other_day =
+            config.rotate_daily && std::chrono::floor<std::chrono::days>(now) >
+                                       std::chrono::floor<std::chrono::days>(segment->last_written);
+        if (full || other_day) close_segment();
+    }
+    if (segment) return {};
+    const auto path = config.directory / segment_name(next_seq);
+    auto fd = std::make_shared<UniqueFd>(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640));
+    if (!*fd) return std::unexpected(os_error("make segment", path, errno));
+    directory_unsynced = true;
+    segment = OpenSegment{std::move(fd), {next_seq, path}, 0, now};
+    return {};
+}
+
+// At the tracked offset, not with O_APPEND: what a failed write left behind is overwritten by the next one.
+std::expected<void, JournalError> Journal::State::write_line(const std::string& text) {
+    std::size_t done = 0;
+    while (done < text.size()) {
+        const auto put = ::pwrite(segment->fd->get(), text.data() + done, text.size() - done,
+                                  static_cast<off_t>(segment->bytes + done));
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) {
+            const auto error = os_error("write", segment->file.path, put < 0 ? errno : ENOSPC);
+            if (::ftruncate(segment->fd->get(), static_cast<off_t>(segment->bytes)) != 0) {
+                // The leftover stays until the next write covers it, or the next start cuts it.
+            }
+            return std::unexpected(error);
+        }
+        done += static_cast<std::size_t>(put);
+    }
+    segment->bytes += text.size();
+    return {};
+}
+
+void Journal::State::close_segment() {
+    if (!segment) return;
+    if (segment->bytes == 0) {
+        ::unlink(segment->file.path.c_str());
+    } else {
+        closed_segments.push_back({segment->file, next_seq - 1, segment->bytes, segment->last_written});
+        unsynced.push_back(std::move(segment->fd));
+    }
+    segment.reset();
+}
+
+int Journal::State::store_sequence(bool clean) {
+    return sequence.write({{"boot", config.boot_id},
+                           {"given", std::to_string(next_seq - 1)},
+                           {"reserved", std::to_string(reserved_seq)},
+                           {"clean", clean ? "1" : "0"}});
+}
+
+void Journal::State::reserve(std::uint64_t up_to) {
+    const std::uint64_t before = std::exchange(reserved_seq, up_to);
+    int error = store_sequence(false);
+    if (error == 0) error = sequence.sync();
+    if (error == 0) return;
+    reserved_seq = before;
+    ++status.commit_failures;
+    fail(os_error("reserve sequence numbers in", config.directory / "sequence", error));
+}
+
+void Journal::State::publish() {
+    const std::uint64_t written = next_seq - 1;
+    tail->publish(immediate.empty() ? written : immediate.front() - 1);
+}
+
+void Journal::State::fail(const JournalError& error) {
+    write_failing = true;
+    status.state = "failing";
+    status.last_error = records::format_time(config.clock()) + " " + error.to_string();
+}
+
+// As soon as writing works again, and in front of what is written then.
+void Journal::State::tell_of_refused() {
+    if (refused.records != 0) {
+        records::Gap gap;
+        gap.reason = "unjournaled";
+        gap.from = refused.from;
+        gap.to = refused.to;
+        gap.records = refused.records;
+        gap.detail = refused.error;
+        if (!write_record(records::gap_record(config.origin, gap), Urgency::normal)) return;
+        refused = {};
+    }
+    if (doubtful && write_record(records::gap_record(config.origin, *doubtful), Urgency::normal))
+        doubtful.reset();
+}
+
+// ---- commit
+// -------------------------------------------------------------------------------------------------------
+
+std::expected<void, JournalError> Journal::commit() {
+    return state_->commit();
+}
+
+std::expected<void, JournalError> Journal::State::commit() {
+    const std::lock_guard one_at_a_time(commit_mutex);
+    std::vector<std::shared_ptr<UniqueFd>> files;
+    bool names = false;
+    std::uint64_t from = 0;
+    std::uint64_t to = 0;
+    {
+        const std::lock_guard guard(mutex);
+        if (!closed && (refused.records != 0 || doubtful)) tell_of_refused();
+        if (reserved_seq < next_seq + reserve_records / 2) reserve(next_seq + reserve_records);
+        from = status.durable_seq + 1;
+        to = next_seq - 1;
+        files = std::exchange(unsynced, {});
+        if (segment) files.push_back(segment->fd);
+        names = std::exchange(directory_unsynced, false);
+    }
+    std::expected<void, JournalError> result;
+    if (to >= from || names) {
+        for (const auto& file : files)
+            if (::fdatasync(file->get()) != 0)
+                result = std::unexpected(os_error("fdatasync", config.directory, errno));
+        if (names && ::fsync(directory.get()) != 0)
+            result = std::unexpected(os_error("fsync", config.directory, errno));
+        if (!result) {
+            commit_failed(result.error(), from, to);
+        } else {
+            const std::lock_guard guard(mutex);
+            ++status.commits;
+            status.durable_seq = std::max(status.durable_seq, to);
+            while (!immediate.empty() && immediate.front() <= to) immediate.pop_front();
+            publish();
+        }
+    }
+    apply_retention();
+    return result;
+}
+
+// After a failed fdatasync the kernel may have dropped the pages and calls them clean: the records are in
+// doubt and no second fdatasync can tell. Findings among them go out all the same; a new segment is begun; a
+// gap record says so.
+void Journal::State::commit_failed(const JournalError& error, std::uint64_t from, std::uint64_t to) {
+    const std::lock_guard guard(mutex);
+    ++status.commit_failures;
+    fail(error);
+    while (!immediate.empty() && immediate.front() <= to) immediate.pop_front();
+    publish();
+    if (to < from) return;
+    if (!doubtful) {
+        doubtful.emplace();
+        doubtful->reason = "not-durable";
+        doubtful->first_seq = from;
+    }
+    doubtful->last_seq = to;
+    doubtful->records = to - *doubtful->first_seq + 1;
+    doubtful->detail = error.to_string();
+    status.durable_seq = std::max(status.durable_seq, to);  // not tried again
+    close_segment();
+}
+
+void Journal::State::apply_retention() {
+    std::vector<ClosedSegment> expired;
+    {
+        const std::lock_guard guard(mutex);
+        const Timestamp now = config.clock();
+        std::uint64_t total = segment ? segment->bytes : 0;
+        for (const auto& closed_segment : closed_segments) total += closed_segment.bytes;
+        std::size_t count = 0;
+        for (; count < closed_segments.size(); ++count) {
+            const auto& oldest = closed_segments[count];
+            const bool too_old =
+                config.retention_age.count() != 0 && oldest.last_written + config.retention_age < now;
+            const bool too_much = config.retention_bytes_max != 0 && total > config.retention_bytes_max;
+            if (!too_old && !too_much) break;
+            total -= oldest.bytes;
+        }
+        const auto end = closed_segments.begin() + static_cast<std::ptrdiff_t>(count);
+        expired.assign(closed_segments.begin(), end);
+        closed_segments.erase(closed_segments.begin(), end);
+    }
+    for (const auto& old : expired) {
+        ::unlink(old.file.path.c_str());
+        records::Gap gap;
+        gap.outputs = tail->behind(old.last_seq);
+        gap.reason = "retention";
+        gap.first_seq = std::max(old.file.first_seq, std::min(tail->delivered_by_all(), old.last_seq) + 1);
+        gap.last_seq = old.last_seq;
+        const std::lock_guard guard(mutex);
+        ++status.segments_deleted;
+        directory_unsynced = true;
+        if (gap.outputs.empty() || closed || *gap.first_seq > old.last_seq) continue;
+        gap.records = old.last_seq - *gap.first_seq + 1;
+        gap.to = old.last_written;
+        gap.detail = old.file.path.filename().string() + " reached the limit of age or size before delivery";
+        append_locked(records::gap_record(config.origin, gap), Urgency::normal);
+    }
+}
+
+void Journal::State::run() {
+    std::unique_lock guard(mutex);
+    while (!stopping) {
+        wake.wait_for(guard, config.commit_interval, [this] { return stopping || !immediate.empty(); });
+        if (stopping) break;
+        guard.unlock();
+        commit();
+        guard.lock();
+    }
+}
+
+void Journal::start() {
+    state_->committer = std::thread([this] { state_->run(); });
+}
+
+void Journal::stop() noexcept {
+    if (!state_) return;
+    {
+        const std::lock_guard guard(state_->mutex);
+        state_->stopping = true;
+    }
+    state_->wake.notify_all();
+    if (state_->committer.joinable()) state_->committer.join();
+    {
+        const std::lock_guard guard(state_->mutex);
+        if (std::exchange(state_->closed, true)) return;
+    }
+    const bool committed = state_->commit().has_value();
+    const std::lock_guard guard(state_->mutex);
+    if (committed && state_->refused.records == 0 && state_->store_sequence(true) == 0)
+        (void)state_->sequence.sync();
+    state_->lock.reset();
+}
+
+// ---- readers, status
+// ----------------------------------------------------------------------------------------------
+
+std::unique_ptr<Reader> Journal::reader(std::string name, std::uint64_t after) {
+    auto state = std::make_unique<Reader::State>();
+    state->directory = state_->config.directory;
+    state->tail = state_->tail;
+    state->position = after;
+    state->event_fd.reset(::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK));
+    state->listener = state_->tail->add({std::move(name), state->event_fd.get(), after});
+    return std::unique_ptr<Reader>(new Reader(std::move(state)));
+}
+
+std::uint64_t Journal::last_seq() const noexcept {
+    const std::lock_guard guard(state_->mutex);
+    return state_->status.last_seq;
+}
+
+Status Journal::status() const {
+    const std::lock_guard guard(state_->mutex);
+    Status out = state_->status;
+    out.segments = state_->closed_segments.size() + (state_->segment ? 1 : 0);
+    out.bytes = state_->segment ? state_->segment->bytes : 0;
+    for (const auto& closed : state_->closed_segments) out.bytes += closed.bytes;
+    if (!state_->closed_segments.empty())
+        out.first_seq = state_->closed_segments.front().file.first_seq;
+    else if (state_->segment)
+        out.first_seq = state_->segment->file.first_seq;
+    return out;
+}
+
+}  // namespace egresswatch::journal

@@ -1,0 +1,101 @@
+// agent/journal/journal_state.h - the inside of the journal, shared by journal.cpp (writing) and recovery.cpp
+// (opening). SPDX-License-Identifier: Apache-2.0
+//
+// Threads: everything below `mutex` is guarded by it. fdatasync runs without the mutex, so that append()
+// never waits
+//          for the disk's cache; `commit_mutex` keeps commits one after the other.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "agent/journal/journal.h"
+#include "agent/journal/sector_file.h"
+#include "agent/journal/segment.h"
+#include "agent/journal/tail.h"
+#include "agent/unique_fd.h"
+
+namespace egresswatch::journal {
+
+struct ClosedSegment {
+    SegmentFile file;
+    std::uint64_t last_seq = 0;
+    std::uint64_t bytes = 0;
+    Timestamp last_written{};
+};
+
+struct OpenSegment {
+    std::shared_ptr<UniqueFd> fd;  // shared with a commit that runs
+    SegmentFile file;
+    std::uint64_t bytes = 0;
+    Timestamp last_written{};
+};
+
+// Appends that were refused and that no gap record tells of yet.
+struct Refused {
+    std::uint64_t records = 0;
+    Timestamp from{};
+    Timestamp to{};
+    std::string error;
+};
+
+struct Journal::State {
+    Config config;
+    std::shared_ptr<Tail> tail = std::make_shared<Tail>();
+    UniqueFd lock;
+    UniqueFd directory;  // to fsync names
+
+    std::mutex commit_mutex;
+    mutable std::mutex mutex;
+    std::condition_variable wake;
+    std::thread committer;
+    bool stopping = false;
+    bool closed = false;
+
+    SectorFile sequence;
+    std::uint64_t next_seq = 1;
+    std::uint64_t reserved_seq = 0;  // numbers up to here may be given out: the disk knows
+    std::optional<OpenSegment> segment;
+    std::vector<ClosedSegment> closed_segments;       // oldest first
+    std::vector<std::shared_ptr<UniqueFd>> unsynced;  // closed since the last commit
+    bool directory_unsynced = false;
+    bool write_failing = false;
+    std::deque<std::uint64_t> immediate;  // written, wanted durable before they are read
+    Refused refused;
+    std::optional<records::Gap> doubtful;  // records behind a failed fdatasync, not told of yet
+    Status status;
+
+    // recovery.cpp
+    std::expected<void, JournalError> open();
+    std::expected<void, JournalError> recover(const std::vector<SegmentFile>& files, bool same_boot);
+    std::expected<SegmentScan, JournalError> adopt_last(const SegmentFile& last, records::Recovery& recovery);
+
+    // journal.cpp; all with the mutex held
+    std::expected<std::uint64_t, JournalError> append_locked(const Json& record, Urgency urgency);
+    std::expected<std::uint64_t, JournalError> write_record(const Json& record, Urgency urgency);
+    std::expected<void, JournalError> ensure_segment(Timestamp now, std::size_t line_bytes);
+    std::expected<void, JournalError> write_line(const std::string& text);
+    void close_segment();
+    [[nodiscard]] int store_sequence(bool clean);
+    void reserve(std::uint64_t up_to);
+    void publish();
+    void tell_of_refused();
+    void fail(const JournalError& error);
+
+    // Without the mutex.
+    std::expected<void, JournalError> commit();
+    void commit_failed(const JournalError& error, std::uint64_t from, std::uint64_t to);
+    void apply_retention();
+    void run();
+};
+
+[[nodiscard]] JournalError os_error(std::string operation, const std::filesystem::path& path, int error,
+                                    std::string hint = {});
+
+}  // namespace egresswatch::journal

@@ -1,0 +1,211 @@
+// agent/records/body.cpp - one readable line of each record, and the fitting of both bodies. See body.h.
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/records/body.h"
+
+#include <cctype>
+#include <vector>
+
+#include "agent/records/ecs.h"
+
+namespace egresswatch::records {
+namespace {
+
+const Json& member(const Json& object, const char* name) {
+    static const Json null;
+    if (!object.is_object()) return null;
+    const auto found = object.find(name);
+    return found == object.end() ? null : *found;
+}
+
+std::string text_of(const Json& value) {
+    if (value.is_string()) return value.get<std::string>();
+    if (value.is_null()) return "none";
+    return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string text_of(const Json& object, const char* name) {
+    return text_of(member(object, name));
+}
+
+std::string upper(std::string text) {
+    for (char& c : text) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    return text;
+}
+
+// "203.0.113.9:443", "[2001:db8::9]:443", "203.0.113.9" where there is no port.
+std::string endpoint(const Json& flow, const char* address_name, const char* port_name) {
+    const std::string address = text_of(flow, address_name);
+    const Json& port = member(flow, port_name);
+    if (!port.is_number() || port == 0) return address;
+    return (address.find(':') != std::string::npos ? "[" + address + "]:" : address + ":") + text_of(port);
+}
+
+// A sentence in parts. The last parts go first when it must be shorter; the first one stays.
+using Parts = std::vector<std::string>;
+
+Parts finding_parts(const Json& record) {
+    const Json& rule = member(record, "rule");
+    const Json& flow = member(record, "flow");
+    const Json& decision = member(record, "decision");
+    const std::string country = text_of(flow, "country");
+    Parts parts;
+    parts.push_back(upper(text_of(record, "level")) + " " + text_of(rule, "id") + ": " +
+                    text_of(record, "measure") + " " + text_of(record, "value") + " to " + country + " " +
+                    endpoint(flow, "remote", "remote_port"));
+    parts.push_back(" " + text_of(flow, "transport") + " from " + endpoint(flow, "local", "local_port"));
+    parts.push_back(", " + (text_of(decision, "verdict") == "allowed"
+                                ? "allowed by " + text_of(decision, "allow_id")
+                                : std::string("not allowed")));
+    const std::string initiator = text_of(flow, "initiator");
+    parts.push_back(", " + initiator + " end initiated");
+    parts.push_back(" (" + text_of(rule, "title") + ")");
+    parts.push_back(", limit " + text_of(record, "threshold") + " in " + text_of(record, "window_s") + " s");
+    if (const Json& group = member(record, "group"); group.is_object() && !group.empty()) {
+        std::string text = ", by";
+        for (const auto& [name, value] : group.items()) text += " " + name + "=" + text_of(value);
+        parts.push_back(text + ", " + text_of(record, "flows_in_window") + " updates");
+    }
+    if (text_of(flow, "tunnel") != "none")
+        parts.push_back(", in " + text_of(flow, "tunnel") + " to " + text_of(flow, "outer_remote"));
+    if (const Json& suppressed = member(record, "suppressed"); suppressed.is_number() && suppressed != 0)
+        parts.push_back(", " + text_of(suppressed) + " suppressed before");
+    if (const Json& id = member(flow, "community_id"); id.is_string())
+        parts.push_back(", community_id " + text_of(id));
+    return parts;
+}
+
+Parts flow_parts(const Json& record) {
+    const Json& flow = member(record, "flow");
+    Parts parts;
+    parts.push_back("flow " + text_of(flow, "transport") + " " + endpoint(flow, "local", "local_port") + " " +
+                    endpoint(flow, "remote", "remote_port") + " " + text_of(flow, "country"));
+    parts.push_back(" out " + text_of(flow, "bytes_out") + " bytes in " + text_of(flow, "bytes_in") +
+                    " bytes");
+    parts.push_back(", " + text_of(flow, "initiator") + " end initiated");
+    if (const Json& id = member(flow, "community_id"); id.is_string())
+        parts.push_back(", community_id " + text_of(id));
+    return parts;
+}
+
+Parts policy_parts(const Json& record) {
+    Parts parts;
+    parts.push_back("policy " + text_of(record, "event") + ": " + text_of(record, "name") + " revision " +
+                    text_of(record, "revision"));
+    parts.push_back(", " + text_of(record, "rules") + " rules, " + text_of(record, "allows") +
+                    " allow entries");
+    const Json& problems = member(record, "problems");
+    if (problems.is_array())
+        for (const auto& problem : problems) parts.push_back("; " + text_of(problem));
+    parts.push_back(", SHA-256 " + text_of(record, "content_hash"));
+    return parts;
+}
+
+Parts gap_parts(const Json& record) {
+    Parts parts;
+    parts.push_back("gap (" + text_of(record, "reason") + "): " + text_of(record, "records") + " records");
+    if (member(record, "first_seq").is_number())
+        parts.push_back(", numbers " + text_of(record, "first_seq") + " to " + text_of(record, "last_seq"));
+    if (member(record, "from").is_string())
+        parts.push_back(", from " + text_of(record, "from") + " to " + text_of(record, "to"));
+    if (const Json& outputs = member(record, "outputs"); outputs.is_array() && !outputs.empty()) {
+        std::string text = ", not delivered to";
+        for (const auto& output : outputs) text += " " + text_of(output);
+        parts.push_back(text);
+    }
+    if (text_of(record, "detail") != "") parts.push_back("; " + text_of(record, "detail"));
+    return parts;
+}
+
+Parts recovery_parts(const Json& record) {
+    Parts parts;
+    parts.push_back("recovery: the last run ended without a clean stop, " + text_of(record, "cut_bytes") +
+                    " bytes of a torn record cut from " + text_of(record, "segment") + " at " +
+                    text_of(record, "cut_at"));
+    if (member(record, "lost_first_seq").is_number())
+        parts.push_back(", numbers " + text_of(record, "lost_first_seq") + " to " +
+                        text_of(record, "lost_last_seq") + " are not in the journal");
+    return parts;
+}
+
+Parts parts_of(const Json& record) {
+    const std::string kind = text_of(record, "kind");
+    if (kind == "finding") return finding_parts(record);
+    if (kind == "flow") return flow_parts(record);
+    if (kind == "policy") return policy_parts(record);
+    if (kind == "gap") return gap_parts(record);
+    if (kind == "recovery") return recovery_parts(record);
+    if (kind == "coverage")
+        return {"coverage from " + text_of(record, "from") + " to " + text_of(record, "to"),
+                ", " + text_of(record, "findings") + " findings"};
+    if (kind == "genesis") return {"journal begun by egresswatch " + text_of(record, "version")};
+    if (kind == "stop") return {"stopped: " + text_of(record, "reason")};
+    return {kind};
+}
+
+// No control character reaches a terminal or a line-framed stream.
+std::string printable(const std::string& text) {
+    std::string out;
+    static constexpr char hex[] = "0123456789abcdef";
+    for (const char c : text) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte >= 0x20 && byte != 0x7F) {
+            out += c;
+            continue;
+        }
+        out += "\\x";
+        out += hex[byte >> 4];
+        out += hex[byte & 15];
+    }
+    return out;
+}
+
+}  // namespace
+
+std::string valid_utf8(const std::string& text) {
+    // The JSON library replaces what is not UTF-8 while it writes; reading its answer gives the cleaned text.
+    return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace)).get<std::string>();
+}
+
+std::string cut_utf8(std::string text, std::size_t bytes_max) {
+    if (text.size() <= bytes_max) return text;
+    while (bytes_max > 0 && (static_cast<unsigned char>(text[bytes_max]) & 0xC0) == 0x80) --bytes_max;
+    text.resize(bytes_max);
+    return text;
+}
+
+std::string text_line(const Json& record) {
+    std::string out;
+    for (const auto& part : parts_of(record)) out += part;
+    return printable(valid_utf8(out));
+}
+
+namespace {
+
+Body fit_text(const Json& record, std::size_t bytes_max) {
+    static constexpr std::string_view mark = " [cut]";
+    Parts parts = parts_of(record);
+    for (auto& part : parts) part = printable(valid_utf8(part));
+    std::size_t bytes = 0;
+    for (const auto& part : parts) bytes += part.size();
+    Body body;
+    while (bytes + (body.dropped != 0 ? mark.size() : 0) > bytes_max && parts.size() > 1) {
+        bytes -= parts.back().size();
+        parts.pop_back();
+        ++body.dropped;
+    }
+    for (const auto& part : parts) body.text += part;
+    if (bytes + (body.dropped != 0 ? mark.size() : 0) > bytes_max) {
+        body.text = cut_utf8(std::move(body.text), bytes_max > mark.size() ? bytes_max - mark.size() : 0);
+        body.cut = true;
+    }
+    if ((body.cut || body.dropped != 0) && body.text.size() + mark.size() <= bytes_max) body.text += mark;
+    return body;
+}
+
+}  // namespace
+
+Body fit_body(BodyKind kind, const Json& record, std::size_t bytes_max) {
+    return kind == BodyKind::ecs ? fit_ecs(record, bytes_max) : fit_text(record, bytes_max);
+}
+
+}  // namespace egresswatch::records

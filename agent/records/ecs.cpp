@@ -1,0 +1,329 @@
+// agent/records/ecs.cpp - a journal record as an Elastic Common Schema 8 document; docs/siem.md is the field
+// table. SPDX-License-Identifier: Apache-2.0
+//
+// source/destination: ECS wants the initiator as source. The remote end is the destination of a connection
+// that we opened and the source of one that it opened; `egresswatch.bytes_out` is always what left this host.
+#include "agent/records/ecs.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdio>
+
+namespace egresswatch::records {
+namespace {
+
+constexpr std::string_view ecs_version = "8.11.0";
+
+const Json& member(const Json& object, const char* name) {
+    static const Json null;
+    if (!object.is_object()) return null;
+    const auto found = object.find(name);
+    return found == object.end() ? null : *found;
+}
+
+std::string text(const Json& object, const char* name) {
+    const Json& value = member(object, name);
+    return value.is_string() ? value.get<std::string>() : std::string{};
+}
+
+void put(Json& object, const char* name, const Json& value) {
+    if (!value.is_null() && !(value.is_string() && value.get_ref<const std::string&>().empty()))
+        object[name] = value;
+}
+
+int severity(Level level) {  // the numbers that Elastic's detection rules use for the same words
+    switch (level) {
+        case Level::info:
+            return 0;
+        case Level::low:
+            return 21;
+        case Level::medium:
+            return 47;
+        case Level::high:
+            return 73;
+        case Level::critical:
+            return 99;
+    }
+    return 0;
+}
+
+struct KindWords {
+    const char* kind;
+    const char* category;
+    const char* type;
+    const char* action;
+};
+
+KindWords words_of(const std::string& kind, const Json& record) {
+    if (kind == "finding") return {"alert", "network", "connection", "egress-finding"};
+    if (kind == "flow") return {"event", "network", "connection", "egress-flow"};
+    if (kind == "coverage") return {"metric", "network", "info", "coverage"};
+    if (kind == "policy")
+        return {"event", "configuration", text(record, "event") == "rejected" ? "info" : "change", "policy"};
+    if (kind == "genesis") return {"event", "process", "start", "journal-begin"};
+    if (kind == "stop") return {"event", "process", "end", "stop"};
+    if (kind == "gap") return {"event", "process", "info", "gap"};
+    return {"event", "process", "info", "recovery"};
+}
+
+// Unique over hosts and over journals: a journal that was begun anew counts from 1 again, at another time.
+std::string event_id(const Json& record) {
+    const auto written = parse_time(text(record, "written"));
+    char stamp[24] = "0";
+    if (written)
+        std::snprintf(stamp, sizeof stamp, "%llx",
+                      static_cast<unsigned long long>(written->time_since_epoch().count()));
+    const Json& seq = member(record, "seq");
+    return text(record, "host") + "-" + (seq.is_number() ? seq.dump() : std::string("unjournaled")) + "-" +
+           stamp;
+}
+
+Json event_field(const Json& record, const std::string& kind) {
+    const KindWords words = words_of(kind, record);
+    Json event;
+    event["kind"] = words.kind;
+    event["category"] =
+        kind == "finding" ? Json{words.category, "intrusion_detection"} : Json::array({words.category});
+    event["type"] = Json::array({words.type});
+    event["action"] = words.action;
+    event["id"] = event_id(record);
+    put(event, "sequence", member(record, "seq"));
+    event["severity"] = severity(level_of(record));
+    event["module"] = "egresswatch";
+    event["dataset"] = "egresswatch." + kind;
+    put(event, "created", member(record, "written"));
+    if (kind == "finding") {
+        event["code"] = text(member(record, "rule"), "id");
+        put(event, "start", member(record, "window_start"));
+        put(event, "end", member(record, "window_end"));
+        put(event, "reason", member(member(record, "decision"), "reason"));
+    } else if (kind == "flow") {
+        put(event, "start", member(member(record, "flow"), "first_seen"));
+        put(event, "end", member(member(record, "flow"), "last_seen"));
+    } else if (kind == "coverage") {
+        put(event, "start", member(record, "from"));
+        put(event, "end", member(record, "to"));
+    } else if (kind == "policy") {
+        event["outcome"] = text(record, "event") == "rejected" ? "failure" : "success";
+    }
+    return event;
+}
+
+Json endpoint(const Json& flow, bool local_end) {
+    Json out;
+    out["ip"] = member(flow, local_end ? "local" : "remote");
+    const Json& port = member(flow, local_end ? "local_port" : "remote_port");
+    if (port.is_number() && port != 0) out["port"] = port;
+    put(out, "bytes", member(flow, local_end ? "bytes_out" : "bytes_in"));
+    put(out, "packets", member(flow, local_end ? "packets_out" : "packets_in"));
+    const std::string country = text(flow, "country");
+    if (!local_end && country.size() == 2)
+        out["geo"]["country_iso_code"] = country;  // "unknown" is no country
+    return out;
+}
+
+std::uint64_t sum(const Json& flow, const char* a, const char* b) {
+    const Json& x = member(flow, a);
+    const Json& y = member(flow, b);
+    return (x.is_number() ? x.get<std::uint64_t>() : 0) + (y.is_number() ? y.get<std::uint64_t>() : 0);
+}
+
+void add_flow(Json& document, const Json& flow) {
+    const bool remote_initiated = text(flow, "initiator") == "remote";
+    document["source"] = endpoint(flow, !remote_initiated);
+    document["destination"] = endpoint(flow, remote_initiated);
+    Json network;
+    network["bytes"] = sum(flow, "bytes_out", "bytes_in");
+    network["packets"] = sum(flow, "packets_out", "packets_in");
+    network["transport"] = member(flow, "transport");
+    network["direction"] = remote_initiated ? "ingress" : "egress";
+    network["type"] = text(flow, "remote").find(':') == std::string::npos ? "ipv4" : "ipv6";
+    if (const Json& proto = member(flow, "l4_proto"); proto.is_number())
+        network["iana_number"] = proto.dump();
+    put(network, "community_id", member(flow, "community_id"));
+    document["network"] = std::move(network);
+}
+
+// "attack.t1567.002" -> technique T1567, subtechnique T1567.002.
+void add_threat(Json& document, const Json& tags) {
+    Json techniques = Json::array();
+    Json subtechniques = Json::array();
+    if (!tags.is_array()) return;
+    for (const auto& tag : tags) {
+        if (!tag.is_string()) continue;
+        std::string name = tag.get<std::string>();
+        if (!name.starts_with("attack.t") || name.size() < 9 ||
+            std::isdigit(static_cast<unsigned char>(name[8])) == 0)
+            continue;
+        name = "T" + name.substr(8);
+        const std::string technique = name.substr(0, name.find('.'));
+        if (std::find(techniques.begin(), techniques.end(), technique) == techniques.end())
+            techniques.push_back(technique);
+        if (technique != name) subtechniques.push_back(name);
+    }
+    if (techniques.empty()) return;
+    document["threat"]["framework"] = "MITRE ATT&CK";
+    document["threat"]["technique"]["id"] = std::move(techniques);
+    if (!subtechniques.empty())
+        document["threat"]["technique"]["subtechnique"]["id"] = std::move(subtechniques);
+}
+
+Json own_finding(const Json& record) {
+    const Json& flow = member(record, "flow");
+    const Json& decision = member(record, "decision");
+    Json own;
+    put(own, "level", member(record, "level"));
+    put(own, "verdict", member(decision, "verdict"));
+    put(own, "allow_id", member(decision, "allow_id"));
+    put(own, "country", member(flow, "country"));
+    put(own, "class", member(flow, "class"));
+    put(own, "measure", member(record, "measure"));
+    for (const char* name : {"value", "threshold", "window_s", "suppressed", "flows_in_window"})
+        put(own, name, member(record, name));
+    put(own, "group", member(record, "group"));
+    put(own, "bytes_out", member(flow, "bytes_out"));
+    put(own, "bytes_in", member(flow, "bytes_in"));
+    put(own, "initiator", member(flow, "initiator"));
+    if (text(flow, "tunnel") != "none") {
+        put(own, "tunnel", member(flow, "tunnel"));
+        put(own, "outer_remote", member(flow, "outer_remote"));
+    }
+    if (const Json& lists = member(record, "lists"); lists.is_array() && !lists.empty()) own["lists"] = lists;
+    if (record.contains("unjournaled")) own["unjournaled"] = true;
+    return own;
+}
+
+// What has no place of its own in ECS stands under the record's own names.
+Json own_other(const Json& record, const std::string& kind) {
+    static const char* const common[] = {"seq",     "written", "time",    "kind",  "host",
+                                         "host_id", "site",    "version", "level", "flow"};
+    Json own;
+    put(own, "level", member(record, "level"));
+    Json rest = Json::object();
+    for (const auto& [name, value] : record.items())
+        if (std::find(std::begin(common), std::end(common), name) == std::end(common))
+            put(rest, name.c_str(), value);
+    if (const Json& flow = member(record, "flow"); flow.is_object())
+        for (const char* name :
+             {"country", "class", "initiator", "bytes_out", "bytes_in", "tunnel", "outer_remote"})
+            put(rest, name, member(flow, name));
+    own[kind] = std::move(rest);
+    return own;
+}
+
+}  // namespace
+
+Json ecs_document(const Json& record) {
+    const std::string kind = text(record, "kind");
+    Json document;
+    document["@timestamp"] = member(record, "time");
+    document["ecs"]["version"] = ecs_version;
+    document["event"] = event_field(record, kind);
+    if (kind == "finding") {
+        const Json& rule = member(record, "rule");
+        put(document["rule"], "id", member(rule, "id"));
+        put(document["rule"], "name", member(rule, "title"));
+        if (const Json& revision = member(rule, "revision"); revision.is_number())
+            document["rule"]["version"] = revision.dump();
+        put(document["rule"], "ruleset", member(member(record, "policy"), "name"));
+    }
+    if (const Json& flow = member(record, "flow"); flow.is_object()) add_flow(document, flow);
+    document["egresswatch"] = kind == "finding" ? own_finding(record) : own_other(record, kind);
+    put(document["host"], "name", member(record, "host"));
+    put(document["host"], "id", member(record, "host_id"));
+    Json observer;
+    observer["vendor"] = "egresswatch";
+    observer["type"] = "sensor";
+    put(observer, "version", member(record, "version"));
+    put(observer, "hostname", member(record, "host"));
+    if (!text(record, "site").empty()) observer["geo"]["name"] = text(record, "site");
+    document["observer"] = std::move(observer);
+    if (kind == "finding") {
+        const Json& tags = member(member(record, "rule"), "tags");
+        add_threat(document, tags);
+        if (tags.is_array() && !tags.empty()) document["tags"] = tags;
+    }
+    document["message"] = text_line(record);
+    return document;
+}
+
+const std::vector<std::string>& ecs_droppable() {
+    static const std::vector<std::string> order{
+        "/message",
+        "/tags",
+        "/egresswatch/coverage/interfaces",
+        "/egresswatch/coverage/classes",
+        "/egresswatch/coverage/losses",
+        "/egresswatch/policy/problems",
+        "/observer",
+        "/host/id",
+        "/event/module",
+        "/event/dataset",
+        "/event/created",
+        "/network/type",
+        "/network/iana_number",
+        "/source/packets",
+        "/destination/packets",
+        "/network/packets",
+        "/event/reason",
+        "/event/start",
+        "/event/end",
+        "/event/action",
+        "/event/code",
+        "/rule/ruleset",
+        "/rule/version",
+        "/egresswatch/lists",
+        "/egresswatch/class",
+        "/egresswatch/flows_in_window",
+        "/egresswatch/suppressed",
+        "/egresswatch/group",
+        "/threat",
+        "/rule/name",
+        "/egresswatch/tunnel",
+        "/egresswatch/outer_remote",
+        "/egresswatch/window_s",
+        "/egresswatch/threshold",
+        "/egresswatch/bytes_in",
+        "/network/direction",
+        "/source/bytes",
+        "/destination/bytes",
+        "/event/category",
+        "/event/type",
+        "/ecs",
+        "/egresswatch/coverage",
+        "/egresswatch/policy",
+        "/egresswatch/flow",
+        "/egresswatch/gap",
+        "/egresswatch/recovery",
+        "/network",
+        "/source",
+        "/host",
+        "/egresswatch/measure",
+        "/egresswatch/initiator",
+        "/egresswatch/allow_id",
+    };
+    return order;
+}
+
+Body fit_ecs(const Json& record, std::size_t bytes_max) {
+    const auto render = [](const Json& document) {
+        return document.dump(-1, ' ', true, Json::error_handler_t::replace);
+    };
+    Json document = ecs_document(record);
+    Body body{render(document), 0, false};
+    for (const auto& pointer : ecs_droppable()) {
+        if (body.text.size() <= bytes_max) return body;
+        const Json::json_pointer at(pointer);
+        if (!document.contains(at)) continue;
+        document[at.parent_pointer()].erase(at.back());
+        document["egresswatch"]["cut"] = ++body.dropped;
+        body.text = render(document);
+    }
+    if (body.text.size() <= bytes_max) return body;
+    body.cut = true;
+    body.text = "{\"egresswatch\":{\"cut\":\"*\"}}";
+    if (body.text.size() > bytes_max) body.text.clear();
+    return body;
+}
+
+}  // namespace egresswatch::records
