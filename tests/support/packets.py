@@ -5,6 +5,7 @@ arrives at the other end.
 SPDX-License-Identifier: Apache-2.0
 
   send DEV COUNT SEED LOCAL4 LOCAL6 MAC   frames from LOCAL4/LOCAL6 to places all over; prints what was sent
+  send ... inbound                        the other way round: from places all over to LOCAL4/LOCAL6
   observe DEV                             counts received frames until SIGTERM; prints them
 
 The same seed gives the same frames. Kinds that a test machine has no devices for (tunnels, MPLS, PPPoE) are built
@@ -29,7 +30,8 @@ REMOTES6 = ["2a02:8087::77", "2a01:4f8::77", "2001:4600::77", "2001:4860:4860::7
 
 
 class Builder:
-    def __init__(self, seed, local4, local6, mac):
+    def __init__(self, seed, local4, local6, mac, inbound):
+        self.inbound = inbound
         self.random = random.Random(seed)
         self.local4, self.local6 = local4, local6
         self.mac = bytes.fromhex(mac.replace(":", ""))
@@ -62,6 +64,7 @@ class Builder:
         ihl = 5 + len(options) // 4 if ihl is None else ihl
         total = 20 + len(options) + len(body) if total is None else total
         src, dst = (ipaddress.ip_address(text).packed for text in (self.local4, dst or self.random.choice(REMOTES4)))
+        src, dst = (dst, src) if self.inbound else (src, dst)
         raw = struct.pack("!BBHHHBBH4s4s", version << 4 | ihl, 0, total & 0xffff, self.random.randrange(65536), fragment,
                           64, proto, 0, src, dst) + options
         words = struct.unpack(f"!{len(raw) // 2}H", raw)
@@ -72,6 +75,7 @@ class Builder:
 
     def header6(self, proto, body, dst=None):
         src, dst = (ipaddress.ip_address(text).packed for text in (self.local6, dst or self.random.choice(REMOTES6)))
+        src, dst = (dst, src) if self.inbound else (src, dst)
         return struct.pack("!IHBB", 6 << 28, len(body), proto, 64) + src + dst + body
 
     def ether(self, ether_type, body):
@@ -164,8 +168,8 @@ class Builder:
         return kind.__name__, kind()[:1514]
 
 
-def send(dev, count, seed, local4, local6, mac):
-    builder = Builder(int(seed), local4, local6, mac)
+def send(dev, count, seed, local4, local6, mac, direction="outbound"):
+    builder = Builder(int(seed), local4, local6, mac, direction == "inbound")
     kinds, size = Counter(), 0
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
         sock.bind((dev, 0))

@@ -6,6 +6,7 @@ SPDX-License-Identifier: Apache-2.0
   serve  TCP sink, TCP source and UDP sink in one process; prints {"ready": true} when it listens.
   send   TCP or UDP to a sink; prints progress lines while it runs, and what the receiver says it got.
   pull   connects to a source and reads.
+  listen prints every datagram that arrives at a UDP port of loopback, with the time.
   many   many short TCP connections to consecutive addresses of a prefix.
 
 Every command prints JSON lines. Times are CLOCK_MONOTONIC, which all namespaces of a machine share.
@@ -192,12 +193,12 @@ def send_udp(args):
     with connected(args, socket.SOCK_DGRAM, args.address) as sock:
         sock.setsockopt(socket.SOL_SOCKET, 32, 8 << 20)  # SO_SNDBUFFORCE
         pace = Pace(args.rate, args.mark)
-        left, step = args.bytes, UDP_PAYLOAD * (UDP_GSO_SEGMENTS if args.udp_gso else 1)
+        left, step = args.bytes, args.payload * (UDP_GSO_SEGMENTS if args.udp_gso else 1)
         chunk = bytes(step)
-        segment = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", UDP_PAYLOAD))] if args.udp_gso else []
+        segment = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", args.payload))] if args.udp_gso else []
         while left:
             size = min(left, step)
-            sock.sendmsg([memoryview(chunk)[:size]], segment if size > UDP_PAYLOAD else [])
+            sock.sendmsg([memoryview(chunk)[:size]], segment if size > args.payload else [])
             pace.add(size)
             left -= size
         sock.settimeout(0.2)
@@ -245,12 +246,22 @@ def many(args):
     return finish(sent, confirmed, start, flows=args.count)
 
 
+def listen(args):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", args.port))
+        say(ready=True)
+        while True:
+            text = sock.recv(65536)
+            say(at=time.monotonic(), text=text.decode(errors="replace"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     server = commands.add_parser("serve")
     for name in ("sink", "source", "udp"):
         server.add_argument(f"--{name}", type=int, action="append", default=[], metavar="PORT")
+    commands.add_parser("listen").add_argument("port", type=int)
     for name in ("send", "pull", "many"):
         client = commands.add_parser(name)
         client.add_argument("address")
@@ -259,12 +270,13 @@ def main():
         client.add_argument("--count", type=int, default=1)
         client.add_argument("--rate", type=float, default=0, help="bytes per second; 0: as fast as it goes")
         client.add_argument("--mark", type=int, default=0, help="tell when this many bytes were sent")
+        client.add_argument("--payload", type=int, default=UDP_PAYLOAD, help="bytes of one UDP datagram")
         client.add_argument("--udp", action="store_true")
         client.add_argument("--udp-gso", action="store_true", help="UDP_SEGMENT: the kernel cuts the datagrams")
         client.add_argument("--source-address", default="")
         client.add_argument("--source-port", type=int, default=0)
     args = parser.parse_args()
-    run = {"serve": serve, "pull": pull, "many": many}.get(args.command)
+    run = {"serve": serve, "listen": listen, "pull": pull, "many": many}.get(args.command)
     if run is None:
         run = send_udp if args.udp else send_tcp
     try:

@@ -45,7 +45,7 @@ WORLD = {
 WORLD_PREFIXES = ["87.32.112.0/24", "5.9.0.0/16", "193.213.112.0/24", "8.8.8.0/24", "114.114.0.0/16",
                   "165.21.83.0/24", "137.35.7.0/24", "4.71.12.0/24", "198.241.160.0/24",
                   "2a02:8087::/64", "2a01:4f8::/64", "2001:4600::/64", "2001:4860:4860::/64", "240e::/64",
-                  "2406:3000::/64", "2001:409::/64"]
+                  "240e:0:7::/64", "2406:3000::/64", "2001:409::/64"]
 SINK, SECOND_SINK, SOURCE, UDP_SINK = 443, 8443, 80, 4433
 SYSLOG_UDP, SYSLOG_TCP = 15514, 15515
 
@@ -84,7 +84,7 @@ class Traffic:
 
     def __init__(self, process):
         self.process, self.sent, self.result, self.marked_at, self.error = process, 0, None, None, ""
-        self.started = time.monotonic()
+        self.progress = []  # (time, bytes sent)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -95,11 +95,17 @@ class Traffic:
             except ValueError:
                 self.error += line
                 continue
-            self.sent = news.get("sent", self.sent)
+            if "sent" in news:
+                self.sent = news["sent"]
+                self.progress.append((news["at"], news["sent"]))
             self.marked_at = news["at"] if "mark" in news else self.marked_at
             self.error += news.get("error", "")
             if news.get("done"):
                 self.result, self.sent = news, news["bytes"]
+
+    def sent_at(self, moment):
+        """Bytes that had been sent at that time."""
+        return max((sent for at, sent in self.progress if at <= moment), default=0)
 
     @property
     def running(self):

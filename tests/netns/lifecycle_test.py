@@ -1,0 +1,118 @@
+#!/usr/bin/python3
+"""tests/netns/lifecycle_test.py - start, reload, broken policy, kill -9, adoption, stop, detach.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+import signal
+import time
+
+from case import SiteCase, main
+from scenes import MIB, grown
+from world import SINK, WORLD, run, wait_for
+
+
+class Lifecycle(SiteCase):
+    def hooks(self):
+        """What the kernel itself says is attached to the host's eth0."""
+        net = self.site.run_in("host", "bpftool", "net", "show", "dev", "eth0").stdout
+        filters = "".join(run("tc", "-n", self.site.ns("host"), "filter", "show", "dev", "eth0", way).stdout
+                          for way in ("ingress", "egress"))
+        return [line for line in (net + filters).splitlines() if "egress" in line and ("prog" in line or "id" in line)]
+
+    def reload(self):
+        self.site.daemon.send_signal(signal.SIGHUP)
+
+    def policy_file(self):
+        return self.site.policy_dir / "10-dublin.yaml"
+
+    def test_a_reload_under_traffic_classifies_every_packet(self):
+        site, first = self.site, self.site.counters()
+        transfer = site.traffic("host", "send", WORLD["CN"][0], SINK, 400 * MIB, rate=80e6)
+        revision = site.status()["policy"]["revision"]
+        reloads = 0
+        text = self.policy_file().read_text()
+        while transfer.running and reloads < 8:
+            reloads += 1
+            # China comes home and leaves again: the region table is another one each time.
+            countries = "[GB, CH, CN]" if reloads % 2 else "[GB, CH]"
+            self.policy_file().write_text(text.replace("[GB, CH]", countries)
+                                          .replace("revision: 1", f"revision: {revision + reloads}"))
+            self.reload()
+            wait_for("the reload", 10, lambda: site.status()["policy"]["revision"] == revision + reloads)
+            time.sleep(0.1)
+        transfer.wait(60)
+        last = site.counters()
+        self.assertGreaterEqual(reloads, 4, "reloads while traffic ran")
+        self.balance(last)
+        self.agrees_with_link(first, last)
+        home, outside = (grown(first.classes, last.classes, kind, "CN") for kind in ("home", "outside"))
+        self.assertGreater(home, MIB, "bytes to CN while CN was home")
+        self.assertGreater(outside, MIB, "bytes to CN while CN was outside")
+        self.assertGreater(home + outside, 400 * MIB, "no byte of the transfer is in any other class")
+        self.assertEqual(site.status()["losses"]["no_region_table_packets"], 0)
+
+    def test_a_broken_policy_keeps_the_old_one_and_is_visible(self):
+        site = self.site
+        before = site.status()["policy"]
+        self.policy_file().write_text(self.policy_file().read_text().replace("by: [remote]", "by: [remotee]"))
+        self.reload()
+        rejected = wait_for("the record of the rejection", 10,
+                            lambda: [r for r in site.journal("policy") if r["event"] == "rejected"])
+        self.assertTrue(any("10-dublin.yaml:" in problem for problem in rejected[0]["problems"]), rejected[0])
+        now = site.status()["policy"]
+        self.assertEqual(now["content_hash"], before["content_hash"], "the old policy stays in force")
+        self.assertIn("10-dublin.yaml", str(now), "the status names the file that was refused")
+        # And it is still enforced.
+        mark = len(site.alerts.findings)
+        site.traffic("host", "send", WORLD["CN"][0], SINK, 60 * MIB).wait()
+        self.assertTrue(site.wait_alerts(mark, lambda a: a.rule == "bulk-to-outside"))
+
+    def test_after_kill_9_the_kernel_counts_on_and_the_next_daemon_adopts(self):
+        site = self.site
+        site.traffic("host", "send", WORLD["CN"][0], SINK, 10 * MIB).wait()
+        first = site.counters()
+        site.stop(site.daemon, signal.SIGKILL)
+        site.traffic("host", "send", WORLD["CN"][0], SINK, 30 * MIB).wait()
+        site.start_daemon()
+        last = site.counters()
+        self.balance(last)
+        self.agrees_with_link(first, last)
+        self.assertGreater(grown(first.classes, last.classes, "outside", "CN"), 30 * MIB,
+                           "bytes sent while no daemon ran")
+
+    def test_a_clean_stop_leaves_nothing_in_the_kernel(self):
+        self.assertTrue(self.hooks(), "hooked while it runs")
+        self.assertTrue(self.site.pin_dir.exists(), "pinned while it runs")
+        self.assertEqual(self.site.stop(self.site.daemon), 0, "exit status")
+        self.assertEqual(self.hooks(), [])
+        self.assertFalse(self.site.pin_dir.exists(), "pins are gone")
+        self.assertTrue(self.site.journal("stop"), "the journal says that it stopped")
+
+    def test_detach_removes_what_a_killed_daemon_left(self):
+        self.site.stop(self.site.daemon, signal.SIGKILL)
+        self.assertTrue(self.hooks(), "still counting")
+        self.site.tool("detach", "--pin-dir", self.site.pin_dir)
+        self.assertEqual(self.hooks(), [])
+        self.assertFalse(self.site.pin_dir.exists(), "pins are gone")
+        self.site.tool("detach", "--pin-dir", self.site.pin_dir)  # nothing there: nothing to complain of
+
+
+class NewInterfaces(SiteCase):
+    def test_a_new_interface_that_matches_is_hooked_within_a_second(self):
+        site = self.site
+        config = site.dir / "egresswatch.yaml"
+        config.write_text(config.read_text().replace("interfaces: [eth0]", 'interfaces: [eth0, "late*"]'))
+        site.stop(site.daemon)
+        site.start_daemon()
+        run("ip", "-n", site.ns("host"), "link", "add", "late0", "type", "veth", "peer", "name", "far0")
+        begun = time.monotonic()
+        run("ip", "-n", site.ns("host"), "link", "set", "late0", "up")
+        wait_for("the hook on late0", 3, lambda: site.hook("late0"))
+        self.assertLess(time.monotonic() - begun, 1.0, "seconds until the new interface was hooked")
+        run("ip", "-n", site.ns("host"), "link", "del", "late0")
+        wait_for("late0 to go", 3, lambda: not site.hook("late0"))
+        self.assertIsNone(site.daemon.poll(), "the daemon lives on")
+
+
+if __name__ == "__main__":
+    main()
