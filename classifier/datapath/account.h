@@ -155,7 +155,7 @@ DATAPATH_INLINE void classify_packet(platform_ctx ctx, const __u8* data, const _
         c->outcome = outcome_of_status(c->walk.status);
     }
     if (UNLIKELY(c->walk.flags & ~WALK_FRAGMENT)) count_walk_losses(ctx, c->walk.flags);
-    struct traffic* outcome = &iface->outcome[c->outcome < OUTCOME_COUNT ? c->outcome : OUTCOME_MALFORMED];
+    struct traffic* outcome = &iface->outcome[c->outcome < OUTCOME_COUNT ? c->outcome : (__u8)OUTCOME_MALFORMED];
     outcome->packets += c->packets;
     outcome->bytes += c->frame_bytes;
 }

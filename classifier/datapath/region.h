@@ -96,7 +96,7 @@ DATAPATH_INLINE __u32 region_kind_of(const __u16* block, __u32 cells, __u32 clas
     __u32 at = header->classes + class_id * REGION_CLASS_CELLS;
     if (UNLIKELY(class_id >= header->class_count || at >= cells)) return KIND_UNKNOWN;
     __u32 kind = block[at] & 0xff;
-    return kind < KIND_COUNT ? kind : KIND_UNKNOWN;
+    return kind < KIND_COUNT ? kind : (__u32)KIND_UNKNOWN;
 }
 
 DATAPATH_END

@@ -269,7 +269,7 @@ DATAPATH_INLINE __u8 walk_ether_type(platform_ctx ctx, struct walk_state* w) {
         default:
             break;
     }
-    return w->ether_type < ETHER_TYPE_MIN ? walk_llc(ctx, w) : STEP_DONE;
+    return w->ether_type < ETHER_TYPE_MIN ? walk_llc(ctx, w) : (__u8)STEP_DONE;
 }
 
 // RFC 3032: labels until the bottom of the stack; then the first nibble tells (RFC 4385: 0 is a pseudowire's
@@ -432,7 +432,7 @@ DATAPATH_INLINE __u8 walk_proto(platform_ctx ctx, struct walk_state* w) {
         case PROTO_ROUTING:
         case PROTO_FRAGMENT:
         case PROTO_DSTOPTS:
-            return w->outer_version == 6 ? walk_extension(ctx, w) : STEP_DONE;
+            return w->outer_version == 6 ? walk_extension(ctx, w) : (__u8)STEP_DONE;
         default:
             return STEP_DONE;
     }
