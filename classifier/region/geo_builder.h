@@ -31,7 +31,8 @@ enum class GeoFormat {
 struct GeoInput {
     GeoFormat format;
     std::filesystem::path path;
-    std::string name;  // empty: a name after the format
+    std::string name;             // empty: the file's name; "ipfire" for the two ipfire formats
+    std::string default_country;  // of the lines of a CIDR list that name none; empty: unknown
 };
 
 class GeoBuilder {
@@ -42,9 +43,8 @@ public:
     GeoBuilder& operator=(GeoBuilder&&) noexcept;
 
     [[nodiscard]] std::expected<void, RegionError> add_file(const GeoInput& input);
-    // The text formats, from memory; `label` stands for the file in errors.
-    [[nodiscard]] std::expected<void, RegionError> add_text(GeoFormat format, std::string_view label,
-                                                            std::string_view text, std::string name = {});
+    // The text formats, from memory; `path` is what errors call it.
+    [[nodiscard]] std::expected<void, RegionError> add_text(const GeoInput& input, std::string_view text);
     [[nodiscard]] std::expected<GeoData, RegionError> finish();
 
 private:

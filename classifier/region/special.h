@@ -7,6 +7,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "classifier/address.h"
@@ -33,5 +34,8 @@ struct EmbeddedAddress {
     unsigned bits_before = 0;
 };
 [[nodiscard]] EmbeddedAddress embedded_ipv4(const Address& address) noexcept;
+
+// Why no address can ever match this prefix of a policy, and what to write; empty where addresses can.
+[[nodiscard]] std::string why_never_matched(const Prefix& prefix);
 
 }  // namespace egresswatch
