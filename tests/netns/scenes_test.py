@@ -19,8 +19,8 @@ class Scenes(SiteCase):
         last = self.site.counters()
         self.balance(last)
         self.agrees_with_link(first, last)
-        alerts = {via: sorted(a.get("rule.id") + str(a.remote) for a in self.site.alerts.findings if a.via == via)
-                  for via in ("imtcp", "imptcp", "imudp")}
+        alerts = {via: sorted(a.get("event.id") for a in self.site.alerts.findings if a.via == via)
+                  for via in ("imptcp", "imudp")}
         self.assertEqual(alerts["imptcp"], alerts["imudp"], "both outputs delivered the same alerts")
         self.assertEqual(self.site.alerts.broken, [], "rsyslogd parsed every message whole")
 

@@ -111,8 +111,7 @@ def show_alerts(site):
         print(f"    <{envelope['pri']}>{envelope['proto']} {envelope['timestamp']} {envelope['host']} {envelope['app']} {envelope['msgid']}")
         for name, parameters in envelope["sd"].items():
             print(f"      [{name}] " + " ".join(f"{key}={value}" for key, value in parameters.items()))
-    same = sorted(a.get("event.id") or a.get("event.sequence") for a in tcp) == \
-        sorted(a.get("event.id") or a.get("event.sequence") for a in udp)
+    same = sorted(a.get("event.id") for a in tcp) == sorted(a.get("event.id") for a in udp)
     whole = not site.alerts.broken
     if not whole:
         print(f"    rsyslogd wrote lines that are no JSON: {site.alerts.broken[:2]}")

@@ -60,7 +60,7 @@ class Alert:
 
     @property
     def allowed(self):
-        return self.get("egresswatch.allowed")
+        return self.get("egresswatch.verdict") == "allowed"
 
     @property
     def value(self):
@@ -72,7 +72,7 @@ class Alert:
 
     @property
     def remote(self):
-        return self.get("egresswatch.remote")
+        return self.get("source.ip" if self.initiator == "remote" else "destination.ip")
 
     @property
     def transport(self):
@@ -80,7 +80,7 @@ class Alert:
 
     def line(self):
         where = ", ".join(f"{name} {value}" for name, value in self.group.items())
-        verdict = {True: "allowed", False: "not on the allow list"}.get(self.allowed, "verdict missing")
+        verdict = f"allowed by {self.get('egresswatch.allow_id')}" if self.allowed else "not allowed"
         return (f"{str(self.level).upper()} {self.rule}: {self.value / 1e6:.1f} MB to {where} ({self.country}), {verdict}, "
                 f"initiator {self.initiator}, {self.transport}")
 
@@ -119,7 +119,7 @@ class AlertLog:
             self.broken.append((line, str(error)))
             return
         alert = Alert(now, envelope["input"], envelope, document)
-        if alert.get("egresswatch.kind") != "finding":
+        if alert.get("event.dataset") != "egresswatch.finding":
             self.others.append(alert)
             return
         self.findings.append(alert)
@@ -285,16 +285,17 @@ def scene_allowed(site):
     counted = grown(before.classes, after.classes, "outside", "US")
 
     def recorded():
-        return [r for r in site.journal("flow") if r["remote"] == PAYMENT and r["bytes_out"] >= BULK]
+        return [r for r in site.journal("flow") if r["flow"]["remote"] == PAYMENT and r["flow"]["bytes_out"] >= BULK]
     try:
         flow = wait_for("the flow's record", 20, recorded)[0]
     except WorldError:
         flow = {}
-    allowed, entry = flow.get("allowed"), flow.get("allow_id")
+    decision = flow.get("decision") or {}
+    verdict, entry = decision.get("verdict"), decision.get("allow_id")
     return Result("2", "allowed transfer to a US payment provider",
                   "no alert; outside US counted; flow recorded as allowed by card-scheme",
-                  f"{len(alerts)} alerts; outside US {counted / 1e6:.1f} MB; recorded: allowed={allowed} by {entry}",
-                  not alerts and BULK < counted < BULK * 1.08 and allowed is True and entry == "card-scheme", alerts)
+                  f"{len(alerts)} alerts; outside US {counted / 1e6:.1f} MB; recorded as {verdict} by {entry}",
+                  not alerts and BULK < counted < BULK * 1.08 and verdict == "allowed" and entry == "card-scheme", alerts)
 
 
 def bulk(site, number, what, address, port, which="host", command="send", rule="bulk-to-outside", initiator="local",
