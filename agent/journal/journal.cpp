@@ -3,6 +3,8 @@
 #include "agent/journal/journal.h"
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -314,6 +316,9 @@ void Journal::State::apply_retention() {
 }
 
 void Journal::State::run() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are the daemon's own affair
     std::unique_lock guard(mutex);
     while (!stopping) {
         wake.wait_for(guard, config.commit_interval, [this] { return stopping || !immediate.empty(); });

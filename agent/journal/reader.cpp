@@ -107,17 +107,20 @@ void Reader::State::take_missing(std::uint64_t first, std::uint64_t last) {
 }
 
 std::optional<Entry> Reader::next() {
+    auto entry = try_next();
+    if (entry || !state_->tail) return entry;
+    eventfd_t drained = 0;
+    ::eventfd_read(state_->event_fd.get(), &drained);
+    return try_next();  // what became visible in front of the drain would wake nobody
+}
+
+std::optional<Entry> Reader::try_next() {
     auto& s = *state_;
     if (s.put_back) {
         if (s.tail && s.put_back->seq > visible_seq()) return std::nullopt;
         return s.deliver(*std::exchange(s.put_back, std::nullopt));
     }
-    if (s.tail && s.position >= visible_seq()) {
-        eventfd_t drained = 0;
-        ::eventfd_read(s.event_fd.get(), &drained);
-        if (s.position >= visible_seq())
-            return std::nullopt;  // asked again: it may have moved before the drain
-    }
+    if (s.tail && s.position >= visible_seq()) return std::nullopt;
     while (true) {
         if (!s.fd) {
             const auto file = segment_for(s.directory, s.position);

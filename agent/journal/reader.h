@@ -53,6 +53,7 @@ private:
     friend class Journal;
     struct State;
     explicit Reader(std::unique_ptr<State> state) noexcept;
+    [[nodiscard]] std::optional<Entry> try_next();
     std::unique_ptr<State> state_;
 };
 

@@ -15,8 +15,11 @@
 #include <expected>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "agent/journal/journal.h"
 #include "agent/records/body.h"

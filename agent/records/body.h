@@ -26,6 +26,7 @@ struct Body {
 [[nodiscard]] Json ecs_document(const Json& record);
 [[nodiscard]] std::string text_line(const Json& record);  // also what `replay` prints for people
 
+inline constexpr std::size_t body_unlimited = static_cast<std::size_t>(-1);
 // At most `bytes_max` bytes.
 [[nodiscard]] Body fit_body(BodyKind kind, const Json& record, std::size_t bytes_max);
 

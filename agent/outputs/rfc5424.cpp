@@ -1,0 +1,222 @@
+// agent/outputs/rfc5424.cpp - see rfc5424.h.
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/outputs/rfc5424.h"
+
+#include <sys/timex.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "agent/records/ecs.h"
+
+namespace egresswatch::outputs {
+namespace {
+
+using records::Json;
+
+constexpr std::size_t param_bytes_max = 128;  // of one value, before escaping
+constexpr std::size_t cut_param_bytes = 24;   // room kept for ` cut="..."`
+constexpr std::string_view bom = "\xEF\xBB\xBF";
+
+const Json& member(const Json& object, const char* name) {
+    static const Json null;
+    if (!object.is_object()) return null;
+    const auto found = object.find(name);
+    return found == object.end() ? null : *found;
+}
+
+std::string plain(const Json& value) {
+    if (value.is_string()) return value.get<std::string>();
+    return value.is_null() ? std::string{} : value.dump(-1, ' ', true, Json::error_handler_t::replace);
+}
+
+// A header field: printable ASCII without spaces, "-" for nothing.
+std::string header_field(std::string_view text, std::size_t bytes_max) {
+    std::string out;
+    for (const char c : text.substr(0, bytes_max)) out += c > 32 && c < 127 ? c : '?';
+    return out.empty() ? "-" : out;
+}
+
+// RFC 5424 allows six digits of a second; the record has nine.
+std::string timestamp(const Json& record) {
+    const std::string time = plain(member(record, "time"));
+    if (!records::parse_time(time)) return "-";
+    return time.substr(0, 26) + "Z";
+}
+
+struct Param {
+    const char* name;
+    std::string value;
+    bool required = false;
+};
+
+void add(std::vector<Param>& params, const char* name, const Json& value, bool required = false) {
+    std::string text = plain(value);
+    if (text.empty()) return;
+    params.push_back({name, records::cut_utf8(records::valid_utf8(text), param_bytes_max), required});
+}
+
+// In the order in which they stand; optional ones go from the back.
+std::vector<Param> own_params(const Json& record) {
+    const Json& flow = member(record, "flow");
+    std::vector<Param> params;
+    const Json& seq = member(record, "seq");
+    if (seq.is_number())
+        add(params, "seq", seq, true);
+    else
+        add(params, "unjournaled", "1", true);
+    add(params, "kind", member(record, "kind"), true);
+    add(params, "level", records::level_name(records::level_of(record)), true);
+    add(params, "rule", member(member(record, "rule"), "id"), true);
+    if (flow.is_object()) {
+        const Json& country = member(flow, "country");
+        add(params, "country", country.is_null() ? Json("local") : country, true);
+        add(params, "verdict", member(member(record, "decision"), "verdict"), true);
+        add(params, "remote", member(flow, "remote"));
+        add(params, "bytes_out", member(flow, "bytes_out"));
+        add(params, "initiator", member(flow, "initiator"));
+        add(params, "proto", member(flow, "transport"));
+        if (member(flow, "remote_port") != 0) add(params, "remote_port", member(flow, "remote_port"));
+    }
+    add(params, "site", member(record, "site"));
+    add(params, "reason", member(record, "reason"));
+    add(params, "event", member(record, "event"));
+    if (flow.is_object()) {
+        add(params, "allow", member(member(record, "decision"), "allow_id"));
+        add(params, "measure", member(record, "measure"));
+        add(params, "value", member(record, "value"));
+        add(params, "threshold", member(record, "threshold"));
+        add(params, "window_s", member(record, "window_s"));
+        add(params, "local", member(flow, "local"));
+        if (member(flow, "local_port") != 0) add(params, "local_port", member(flow, "local_port"));
+        add(params, "bytes_in", member(flow, "bytes_in"));
+        add(params, "revision", member(member(record, "rule"), "revision"));
+        add(params, "community_id", member(flow, "community_id"));
+    }
+    return params;
+}
+
+struct Elements {
+    std::vector<Param> own;
+    bool time_quality = true;
+    bool origin = true;
+};
+
+std::string structured_data(const Elements& elements, const MessageContext& context, const std::string& cut) {
+    std::string out = "[egresswatch@32473";
+    for (const auto& param : elements.own)
+        out += std::string(" ") + param.name + "=\"" + escape_param(param.value) + "\"";
+    if (!cut.empty()) out += " cut=\"" + cut + "\"";
+    out += "]";
+    if (elements.origin)
+        out += "[origin software=\"egresswatch\" swVersion=\"" + escape_param(context.version) + "\"]";
+    if (elements.time_quality) {
+        out += "[timeQuality tzKnown=\"1\"";
+        if (context.clock_synced) out += *context.clock_synced ? " isSynced=\"1\"" : " isSynced=\"0\"";
+        out += "]";
+    }
+    // RFC 5424 section 7.3.1: 1 to 2147483647, then from 1 again.
+    out += "[meta sequenceId=\"" + std::to_string((context.sequence_id - 1) % 2'147'483'647 + 1) + "\"]";
+    return out;
+}
+
+// The next optional thing of the structured data; false when only the required part is left.
+bool drop_one(Elements& elements) {
+    for (auto param = elements.own.rbegin(); param != elements.own.rend(); ++param) {
+        if (param->required) continue;
+        elements.own.erase(std::next(param).base());
+        return true;
+    }
+    if (std::exchange(elements.time_quality, false)) return true;
+    return std::exchange(elements.origin, false);
+}
+
+std::string header(const Json& record, const MessageContext& context) {
+    const int priority = context.facility * 8 + syslog_severity(records::level_of(record));
+    const std::string host = plain(member(record, "host"));
+    return "<" + std::to_string(priority) + ">1 " + timestamp(record) + " " +
+           header_field(host.empty() ? context.host : host, 255) + " egresswatch " +
+           header_field(context.process_id, 128) + " " + header_field(plain(member(record, "kind")), 32) +
+           " ";
+}
+
+std::string with_mark(const records::Body& body, const MessageContext& context) {
+    const bool ascii = std::all_of(body.text.begin(), body.text.end(),
+                                   [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+    if (context.body == records::BodyKind::ecs || ascii) return body.text;
+    return std::string(bom) + body.text;
+}
+
+}  // namespace
+
+std::uint8_t syslog_severity(records::Level level) noexcept {
+    switch (level) {
+        case records::Level::critical:
+            return 2;
+        case records::Level::high:
+            return 3;
+        case records::Level::medium:
+            return 4;
+        case records::Level::low:
+            return 5;
+        case records::Level::info:
+            break;
+    }
+    return 6;
+}
+
+std::string escape_param(std::string_view value) {
+    static constexpr char hex[] = "0123456789abcdef";
+    std::string out;
+    for (const char c : value) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (c == '"' || c == '\\' || c == ']') {
+            out += '\\';
+            out += c;
+        } else if (byte < 0x20 || byte == 0x7F) {
+            out += "\\\\x";
+            out += hex[byte >> 4];
+            out += hex[byte & 15];
+        } else {
+            out += c;
+        }
+    }
+    return out;
+}
+
+std::optional<bool> kernel_clock_synced() noexcept {
+    timex query{};
+    const int state = ::ntp_adjtime(&query);
+    if (state < 0) return std::nullopt;
+    return state != TIME_ERROR;
+}
+
+Message format_message(const Json& record, const MessageContext& context) {
+    const std::string head = header(record, context);
+    Elements elements{own_params(record), true, true};
+    Message message;
+    std::string data = structured_data(elements, context, "");
+    {
+        const records::Body whole = records::fit_body(context.body, record, records::body_unlimited);
+        message.text = head + data + " " + with_mark(whole, context);
+        if (message.text.size() <= context.bytes_max) return message;
+    }
+    // First the body's optional fields go, then those of the structured data, then the body itself.
+    records::Body body;
+    std::size_t dropped_here = 0;
+    while (true) {
+        const std::size_t used = head.size() + data.size() + cut_param_bytes + 1 + bom.size();
+        body =
+            records::fit_body(context.body, record, context.bytes_max > used ? context.bytes_max - used : 0);
+        if (!body.cut || !drop_one(elements)) break;
+        ++dropped_here;
+        data = structured_data(elements, context, "");
+    }
+    message.dropped = body.dropped + dropped_here;
+    message.cut = body.cut;
+    data = structured_data(elements, context, std::to_string(message.dropped) + (body.cut ? "+body" : ""));
+    message.text = head + data + " " + with_mark(body, context);
+    return message;
+}
+
+}  // namespace egresswatch::outputs
