@@ -1,0 +1,231 @@
+// capture/ebpf/platform.h - the kernel's side of the data path: the maps, and the platform functions that
+// classifier/datapath/account.h asks for. SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//
+// BPF C only. tc programs run with bottom halves off and do not nest on a CPU: what is per CPU has one
+// writer.
+#pragma once
+
+// Set before load, constant for the verifier, which then removes what they switch off.
+const volatile __u32 region_cells =
+    sizeof(struct region_header) / 2;  // capacity of the region map's value, in cells
+const volatile __u32 flow_slots = 64;  // per CPU, a power of two
+const volatile __u32 possible_cpus = 1;
+const volatile __u64 hash_seed = 0;
+const volatile _Bool track_all = 0;
+// Tests: skb->tstamp is the clock and skb->wire_len, where longer, the packet's length (a snapped capture).
+const volatile _Bool clock_from_tstamp = 0;
+
+// Flow table. key: cpu * flow_slots + slot; value: 128 B. Entries: possible CPUs * flow_slots. Memory: 128 B
+// an entry, allocated at load. Writer: the CPU that owns the section; user space frees slots and lowers
+// notify_bytes_out. Reader: user space by mmap. When full: LOSS_FLOWS_FULL and its bytes; totals stay exact.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 64);
+    __type(key, __u32);
+    __type(value, struct flow_entry);
+} flows SEC(".maps");
+
+// Outer addresses of tunnelled flows, same index as `flows`. Memory: 32 B an entry. Writer and reader as
+// above. When full: as `flows`.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 64);
+    __type(key, __u32);
+    __type(value, struct flow_outer);
+} outers SEC(".maps");
+
+// Totals per destination class. key: class id; value: 48 B a CPU. Entries: every class id there can be; 192
+// KiB a CPU. Writer: these programs. Reader: user space by lookup. When full: cannot be; an id is below
+// CLASSES_MAX.
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, CLASSES_MAX);
+    __type(key, __u32);
+    __type(value, struct class_totals);
+} class_totals SEC(".maps");
+
+// Conservation per interface. key: ifindex % IFACE_SLOTS; value: 288 B a CPU; 288 KiB a CPU. Writer: these
+// programs. Reader: user space by lookup. When full: two interfaces with equal slots: the loader hooks the
+// first and names the second as a blind spot.
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, IFACE_SLOTS);
+    __type(key, __u32);
+    __type(value, struct iface_totals);
+} iface_totals SEC(".maps");
+
+// Counters of what could not be recorded. key: enum loss_reason; value: 8 B a CPU. Writer: these programs.
+// Reader: user space by lookup. When full: cannot be.
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, LOSS_REASON_COUNT);
+    __type(key, __u32);
+    __type(value, __u64);
+} losses SEC(".maps");
+
+// News that cannot wait for the next drain. value: struct flow_event, 72 B and 8 B of the ring's own. Size
+// set at load, 1 MiB: 13,000 events. Writer: these programs. Reader: user space. When full: LOSS_EVENTS_FULL;
+// the flow's counters are not touched, the next drain reads them.
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+// The region table. key: 0; value: an ARRAY of one element, the region block padded to the capacity chosen at
+// load. Memory: the capacity, twice while a new table replaces the old one. Writer: user space fills a new
+// inner map and swaps it in one update. Reader: these programs. When empty: LOSS_NO_REGION_TABLE, class 0
+// (unknown).
+struct region_inner {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1);
+    __uint(key_size, sizeof(__u32));
+    __uint(value_size, sizeof(struct region_header));
+};
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __array(values, struct region_inner);
+} region SEC(".maps");
+
+// Flow table state per CPU. key: 0; value: 16 B a CPU. Writer and reader: these programs. Shared and pinned
+// with `flows`, whose second windows it tells of. When full: cannot be.
+struct section_value {
+    __u64 words[2];  // struct section_state, which account.h declares later
+};
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct section_value);
+} sections SEC(".maps");
+
+// Scratch of the full header walk. key: 0; value: 152 B a CPU. Writer and reader: these programs.
+struct walk_value {
+    __u64 words[19];  // struct walk_state
+};
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct walk_value);
+} walk_scratch SEC(".maps");
+
+struct walk_state;
+struct walk_result;
+struct section_state;
+
+DATAPATH_INLINE __u32 frame_bytes(struct __sk_buff* skb) {
+    if (clock_from_tstamp && skb->wire_len > skb->len) return skb->wire_len;
+    return skb->len;
+}
+
+DATAPATH_INLINE int platform_read(platform_ctx skb, __u32 offset, void* to, __u32 size) {
+    return (int)bpf_skb_load_bytes(skb, offset, to, size);
+}
+
+DATAPATH_INLINE struct walk_state* platform_walk_state(platform_ctx skb) {
+    (void)skb;
+    __u32 zero = 0;
+    return (struct walk_state*)bpf_map_lookup_elem(&walk_scratch, &zero);
+}
+
+DATAPATH_INLINE const __u16* platform_region(platform_ctx skb) {
+    (void)skb;
+    __u32 zero = 0;
+    void* inner = bpf_map_lookup_elem(&region, &zero);
+    return inner ? (const __u16*)bpf_map_lookup_elem(inner, &zero) : 0;
+}
+
+DATAPATH_INLINE __u32 platform_region_cells(platform_ctx skb) {
+    (void)skb;
+    return region_cells;
+}
+
+DATAPATH_INLINE struct iface_direction* platform_iface(platform_ctx skb, __u8 direction) {
+    __u32 slot = skb->ifindex % IFACE_SLOTS;
+    struct iface_totals* totals = (struct iface_totals*)bpf_map_lookup_elem(&iface_totals, &slot);
+    return totals ? &totals->by_direction[direction & 1] : 0;
+}
+
+DATAPATH_INLINE struct class_traffic* platform_class(platform_ctx skb, __u16 class_id, __u8 direction) {
+    (void)skb;
+    __u32 key = class_id;
+    struct class_totals* totals = (struct class_totals*)bpf_map_lookup_elem(&class_totals, &key);
+    return totals ? &totals->by_direction[direction & 1] : 0;
+}
+
+DATAPATH_INLINE struct section_state* platform_section(platform_ctx skb) {
+    (void)skb;
+    __u32 zero = 0;
+    return (struct section_state*)bpf_map_lookup_elem(&sections, &zero);
+}
+
+DATAPATH_INLINE struct flow_entry* platform_flow(platform_ctx skb, __u32 slot) {
+    (void)skb;
+    __u32 key = bpf_get_smp_processor_id() * flow_slots + slot;
+    return (struct flow_entry*)bpf_map_lookup_elem(&flows, &key);
+}
+
+DATAPATH_INLINE struct flow_outer* platform_outer(platform_ctx skb, __u32 slot) {
+    (void)skb;
+    __u32 key = bpf_get_smp_processor_id() * flow_slots + slot;
+    return (struct flow_outer*)bpf_map_lookup_elem(&outers, &key);
+}
+
+DATAPATH_INLINE __u32 platform_slot_mask(platform_ctx skb) {
+    (void)skb;
+    return flow_slots - 1;
+}
+
+DATAPATH_INLINE __u64 platform_hash_seed(platform_ctx skb) {
+    (void)skb;
+    return hash_seed;
+}
+
+DATAPATH_INLINE int platform_track_all(platform_ctx skb) {
+    (void)skb;
+    return track_all;
+}
+
+DATAPATH_INLINE __u64 platform_now(platform_ctx skb) {
+    return clock_from_tstamp ? skb->tstamp : bpf_ktime_get_ns();
+}
+
+DATAPATH_INLINE __u64 platform_now_coarse(platform_ctx skb) {
+    return clock_from_tstamp ? skb->tstamp : bpf_ktime_get_coarse_ns();
+}
+
+// Never asked: the hook says which way a packet goes.
+DATAPATH_INLINE __u8 platform_direction(platform_ctx skb, const struct walk_result* walk) {
+    (void)skb;
+    (void)walk;
+    return DIRECTION_OUT;
+}
+
+DATAPATH_INLINE void platform_lose(platform_ctx skb, __u32 reason, __u64 amount) {
+    (void)skb;
+    __u64* counter = (__u64*)bpf_map_lookup_elem(&losses, &reason);
+    if (counter) *counter += amount;
+}
+
+DATAPATH_INLINE void platform_event(platform_ctx skb, __u32 kind, __u32 slot, const struct flow_key* key,
+                                    __u64 bytes_out) {
+    struct flow_event* event = (struct flow_event*)bpf_ringbuf_reserve(&events, sizeof *event, 0);
+    if (!event) {
+        platform_lose(skb, LOSS_EVENTS_FULL, 1);
+        return;
+    }
+    event->kind = kind;
+    event->cpu = bpf_get_smp_processor_id();
+    event->slot = slot;
+    event->ifindex = skb->ifindex;
+    event->at_ns = platform_now_coarse(skb);
+    event->bytes_out = bytes_out;
+    event->key = *key;
+    // Wakes the reader only where it had read everything (include/uapi/linux/bpf.h, adaptive notification).
+    bpf_ringbuf_submit(event, 0);
+}
