@@ -5,6 +5,7 @@
 // class; the runs, in order of address, fill the levels of the trie, children before parents; equal blocks
 // are found by hash and kept once.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <map>
 #include <unordered_map>
@@ -145,10 +146,9 @@ Uint128 first_of(const GeoSegment6& segment) {
 }
 
 template <typename Number, typename Segment>
-std::vector<Run<Number>> make_runs(std::span<const Segment> geo,
-                                   const std::vector<OverlayPiece<Number>>& overlay, ClassBook& book) {
-    std::vector<Run<Number>> runs;
-    runs.reserve(geo.size() + overlay.size());
+PageArray<Run<Number>> make_runs(std::span<const Segment> geo,
+                                 const std::vector<OverlayPiece<Number>>& overlay, ClassBook& book) {
+    PageArray<Run<Number>> runs(geo.size() + overlay.size());
     std::size_t g = 0;
     std::size_t o = 0;
     Number first = 0;
@@ -179,17 +179,17 @@ public:
             auto& slot = slots_[i];
             if (slot.block == 0) {
                 if (count_ == datapath::REGION_BLOCKS_MAX) return overflow();
-                cells_.insert(cells_.end(), cells, cells + Cells);
+                cells_.append({cells, Cells});
                 slot = {static_cast<std::uint32_t>(hash >> 32), ++count_};
                 return cell_of(count_ - 1);
             }
             const std::uint32_t block = slot.block - 1;
             if (slot.tag == static_cast<std::uint32_t>(hash >> 32) &&
-                std::memcmp(&cells_[block * Cells], cells, Cells * sizeof *cells) == 0)
+                std::memcmp(cells_.data() + block * Cells, cells, Cells * sizeof *cells) == 0)
                 return cell_of(block);
         }
     }
-    [[nodiscard]] const std::vector<std::uint16_t>& cells() const noexcept { return cells_; }
+    [[nodiscard]] std::span<const std::uint16_t> cells() const noexcept { return cells_.view(); }
     [[nodiscard]] std::uint32_t count() const noexcept { return count_; }
     [[nodiscard]] bool overflowed() const noexcept { return overflowed_; }
 
@@ -231,23 +231,30 @@ private:
     }
 
     std::vector<Slot> slots_ = std::vector<Slot>(slots);
-    std::vector<std::uint16_t> cells_;
+    PageArray<std::uint16_t> cells_{datapath::REGION_BLOCKS_MAX * Cells};
     std::uint32_t count_ = 0;
     bool overflowed_ = false;
 };
+
+// Most runs are a few cells long: they are written fill_step cells at a time, over their end, and the next
+// run overwrites what was too much. A level therefore has fill_step more cells than it needs.
+constexpr std::size_t fill_step = 16;
+
+template <std::size_t Cells>
+using Level = std::array<std::uint16_t, Cells + fill_step>;
 
 // Fills levels of the trie from runs, in ascending order of address.
 template <typename Number>
 class Filler {
 public:
-    explicit Filler(const std::vector<Run<Number>>& runs) : runs_(runs) {}
+    explicit Filler(const PageArray<Run<Number>>& runs) : runs_(runs) {}
 
-    // cells[i] covers 2^shift addresses from base + i * 2^shift. Where a cell is cut by a run's edge,
-    // child(first address) gives its value.
+    // cells[i], i < count, covers 2^shift addresses from base + i * 2^shift. Where a cell is cut by a run's
+    // edge, child(first address) gives its value.
     template <typename Child>
-    void fill(std::span<std::uint16_t> cells, Number base, unsigned shift, Child child) {
+    void fill(std::uint16_t* cells, std::size_t count, Number base, unsigned shift, Child child) {
         const Number low_bits = (Number{1} << shift) - 1;
-        for (std::size_t i = 0; i < cells.size();) {
+        for (std::size_t i = 0; i < count;) {
             const Number start = base + (static_cast<Number>(i) << shift);
             while (at_ + 1 < runs_.size() && runs_[at_ + 1].first <= start) at_++;
             const Number last = at_ + 1 < runs_.size() ? runs_[at_ + 1].first - 1 : number_max<Number>;
@@ -258,60 +265,64 @@ public:
                 i++;
                 continue;
             }
-            const std::size_t count =
-                whole < cells.size() - i ? static_cast<std::size_t>(whole) : cells.size() - i;
-            std::fill_n(cells.begin() + static_cast<std::ptrdiff_t>(i), count, runs_[at_].class_id);
-            i += count;
+            const std::size_t end = whole < count - i ? i + static_cast<std::size_t>(whole) : count;
+            for (std::size_t k = i; k < end; k += fill_step)
+                std::fill_n(cells + k, fill_step, runs_[at_].class_id);
+            i = end;
         }
     }
 
 private:
-    const std::vector<Run<Number>>& runs_;
+    const PageArray<Run<Number>>& runs_;
     std::size_t at_ = 0;
 };
 
 struct Trie4 {
-    std::vector<std::uint16_t> root = std::vector<std::uint16_t>(root4_cells);
+    std::vector<std::uint16_t> root = std::vector<std::uint16_t>(root4_cells + fill_step);
     BlockStore<narrow_cells> narrow;
     BlockStore<wide_cells> wide;
 
-    explicit Trie4(const std::vector<Run<std::uint32_t>>& runs) {
+    explicit Trie4(const PageArray<Run<std::uint32_t>>& runs) {
         Filler<std::uint32_t> filler(runs);
         constexpr unsigned narrow_shift = 32 - datapath::REGION_ROOT4_BITS - datapath::REGION_NARROW_BITS;
         const auto no_child = [](std::uint32_t) {
             return std::uint16_t{0};
         };  // a single address is never cut
         const auto make_wide = [&](std::uint32_t base) {
-            std::uint16_t cells[wide_cells];
-            filler.fill(cells, base, 0, no_child);
-            return wide.intern(cells);
+            Level<wide_cells> cells;
+            filler.fill(cells.data(), wide_cells, base, 0, no_child);
+            return wide.intern(cells.data());
         };
         const auto make_narrow = [&](std::uint32_t base) {
-            std::uint16_t cells[narrow_cells];
-            filler.fill(cells, base, narrow_shift, make_wide);
-            return narrow.intern(cells);
+            Level<narrow_cells> cells;
+            filler.fill(cells.data(), narrow_cells, base, narrow_shift, make_wide);
+            return narrow.intern(cells.data());
         };
-        filler.fill(root, 0, 32 - datapath::REGION_ROOT4_BITS, make_narrow);
+        filler.fill(root.data(), root4_cells, 0, 32 - datapath::REGION_ROOT4_BITS, make_narrow);
+        root.resize(root4_cells);
     }
 };
 
 struct Trie6 {
-    std::vector<std::uint16_t> root = std::vector<std::uint16_t>(root6_cells);
+    std::vector<std::uint16_t> root = std::vector<std::uint16_t>(root6_cells + fill_step);
     BlockStore<wide_cells> wide;
 
-    explicit Trie6(const std::vector<Run<Uint128>>& runs) : filler_(runs) {
+    explicit Trie6(const PageArray<Run<Uint128>>& runs) : filler_(runs) {
         constexpr unsigned shift = 128 - datapath::REGION_ROOT6_BITS;
-        filler_.fill(root, 0, shift, [&](Uint128 base) { return make_wide(base, shift); });
+        filler_.fill(root.data(), root6_cells, 0, shift,
+                     [&](Uint128 base) { return make_wide(base, shift); });
+        root.resize(root6_cells);
     }
 
 private:
     // A block of 256 cells for the 2^width addresses from base. Recursion ends: a single address is never
     // cut.
     std::uint16_t make_wide(Uint128 base, unsigned width) {
-        std::uint16_t cells[wide_cells];
+        Level<wide_cells> cells;
         const unsigned shift = width - datapath::REGION_WIDE_BITS;
-        filler_.fill(cells, base, shift, [&](Uint128 first) { return make_wide(first, shift); });
-        return wide.intern(cells);
+        filler_.fill(cells.data(), wide_cells, base, shift,
+                     [&](Uint128 first) { return make_wide(first, shift); });
+        return wide.intern(cells.data());
     }
 
     Filler<Uint128> filler_;
@@ -344,18 +355,18 @@ std::unique_ptr<RegionTableMaker::Storage> assemble(const Trie4& four, const Tri
     header.cells = static_cast<std::uint32_t>(cells);
 
     auto storage = std::make_unique<RegionTableMaker::Storage>();
-    storage->owned = std::make_unique_for_overwrite<std::uint64_t[]>(cells * sizeof(std::uint16_t) /
-                                                                     sizeof(std::uint64_t));
-    auto* block = reinterpret_cast<std::uint16_t*>(storage->owned.get());
-    std::memcpy(block, &header, sizeof header);
-    std::ranges::copy(four.root, block + header.root4);
-    std::ranges::copy(four.narrow.cells(), block + header.narrow);
-    std::ranges::copy(four.wide.cells(), block + header.wide4);
-    std::ranges::copy(six.root, block + header.root6);
-    std::ranges::copy(six.wide.cells(), block + header.wide6);
-    std::memcpy(block + header.classes, classes.data(), classes.size() * sizeof(ClassCells));
-    std::fill(block + at, block + cells, std::uint16_t{0});
-    storage->block = {reinterpret_cast<const std::byte*>(block), cells * sizeof(std::uint16_t)};
+    PageArray<std::uint16_t> block(cells);
+    block.append({reinterpret_cast<const std::uint16_t*>(&header), sizeof header / sizeof(std::uint16_t)});
+    block.append(four.root);
+    block.append(four.narrow.cells());
+    block.append(four.wide.cells());
+    block.append(six.root);
+    block.append(six.wide.cells());
+    block.append({reinterpret_cast<const std::uint16_t*>(classes.data()),
+                  classes.size() * datapath::REGION_CLASS_CELLS});
+    block.append_zeros(cells - at);
+    storage->owned = std::move(block);
+    storage->block = std::as_bytes(storage->owned.view());
     return storage;
 }
 

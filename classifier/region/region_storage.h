@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "classifier/region/file_io.h"
+#include "classifier/region/page_array.h"
 #include "classifier/region/region_overlay.h"
 #include "classifier/region/region_table.h"
 
@@ -27,7 +28,7 @@ static_assert(sizeof(ClassCells) == datapath::REGION_CLASS_CELLS * sizeof(std::u
 inline constexpr std::size_t block_alignment = 64;  // bytes; also what the size is rounded up to
 
 struct RegionTable::Storage {
-    std::unique_ptr<std::uint64_t[]> owned;  // either this holds the block, or the file does
+    PageArray<std::uint16_t> owned;  // either this holds the block, or the file does
     MappedFile file;
     std::span<const std::byte> block;
     datapath::region_header header{};
