@@ -6,6 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 
   send DEV COUNT SEED LOCAL4 LOCAL6 MAC   frames from LOCAL4/LOCAL6 to places all over; prints what was sent
   send ... inbound                        the other way round: from places all over to LOCAL4/LOCAL6
+  send ... outbound bypass                around the queueing discipline, and so around every tc hook
   observe DEV                             counts received frames until SIGTERM; prints them
 
 The same seed gives the same frames. Kinds that a test machine has no devices for (tunnels, MPLS, PPPoE) are built
@@ -168,12 +169,14 @@ class Builder:
         return kind.__name__, kind()[:1514]
 
 
-def send(dev, count, seed, local4, local6, mac, direction="outbound"):
+def send(dev, count, seed, local4, local6, mac, direction="outbound", way="hooked"):
     builder = Builder(int(seed), local4, local6, mac, direction == "inbound")
     kinds, size = Counter(), 0
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
         sock.bind((dev, 0))
         sock.setsockopt(socket.SOL_SOCKET, 32, 16 << 20)  # SO_SNDBUFFORCE
+        if way == "bypass":
+            sock.setsockopt(SOL_PACKET, 20, 1)  # PACKET_QDISC_BYPASS
         for _ in range(int(count)):
             name, frame = builder.frame()
             sock.send(frame)

@@ -132,7 +132,6 @@ class World:
         self.offload, self.keep, self.closed = offload, keep, False
         self.processes = []  # Popen, newest last
         self.daemon = None
-        self.mounted_bpffs = False
         self.pin_dir = Path("/sys/fs/bpf") / self.prefix
         atexit.register(self.close)
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -164,8 +163,7 @@ class World:
         if os.geteuid() != 0:
             raise WorldError("network namespaces need root")
         if not os.path.ismount("/sys/fs/bpf"):
-            run("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
-            self.mounted_bpffs = True
+            run("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")  # and it stays: systemd mounts it at boot, too
         for which in ("host", "router", "world"):
             run("ip", "netns", "add", self.ns(which))
             # No router solicitations, no duplicate detection: what is on the wire is what a test sends.
@@ -278,8 +276,6 @@ class World:
             shutil.rmtree(self.pin_dir, ignore_errors=True)
         for which in ("host", "router", "world"):
             run("ip", "netns", "del", self.ns(which), check=False)
-        if self.mounted_bpffs:
-            run("umount", "/sys/fs/bpf", check=False)
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
