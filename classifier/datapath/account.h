@@ -186,11 +186,11 @@ DATAPATH_INLINE void flow_lost(platform_ctx ctx, struct section_state* section, 
     platform_event(ctx, EVENT_FLOWS_FULL, 0, key, 0);
 }
 
-// Finds or makes the flow's entry and adds the packet.
-DATAPATH_INLINE void account_flow(platform_ctx ctx, const struct packet_facts* p,
+// Finds or makes the flow's entry and adds the packet. Returns its slot, SLOT_NONE where it found none.
+DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* p,
                                   const struct packet_class* c, const struct flow_key* key, __u64 hash) {
     struct section_state* section = platform_section(ctx);
-    if (!section) return;
+    if (!section) return SLOT_NONE;
     __u32 tag = flow_tag(hash);
     __u32 mask = platform_slot_mask(ctx);
     struct flow_search search = {SLOT_NONE, SLOT_NONE};
@@ -208,12 +208,12 @@ DATAPATH_INLINE void account_flow(platform_ctx ctx, const struct packet_facts* p
     struct flow_entry* entry = slot != SLOT_NONE ? platform_flow(ctx, slot) : 0;
     if (UNLIKELY(!entry)) {
         flow_lost(ctx, section, key, c);
-        return;
+        return SLOT_NONE;
     }
     if (LIKELY(search.found != SLOT_NONE)) {
         if (UNLIKELY(flow_add(ctx, entry, &packet, platform_now_coarse(ctx))))
             platform_event(ctx, EVENT_FLOW_VOLUME, slot, key, entry->bytes_out);
-        return;
+        return slot;
     }
     struct flow_outer* outer = platform_outer(ctx, slot);
     if (outer) {
@@ -227,6 +227,7 @@ DATAPATH_INLINE void account_flow(platform_ctx ctx, const struct packet_facts* p
     }
     flow_create(ctx, entry, key, tag, &packet);
     platform_event(ctx, EVENT_FLOW_NEW, slot, key, entry->bytes_out);
+    return slot;
 }
 
 // All of it, one packet at a time: the kernel's way. User-space engines call the parts, to prefetch between
@@ -238,7 +239,7 @@ DATAPATH_INLINE void account_packet(platform_ctx ctx, const __u8* data, const __
     classify_packet(ctx, data, end, p, &c);
     if (!is_tracked(ctx, &c)) return;
     make_key(&c, &key);
-    account_flow(ctx, p, &c, &key, flow_hash(&key, platform_hash_seed(ctx)));
+    (void)account_flow(ctx, p, &c, &key, flow_hash(&key, platform_hash_seed(ctx)));
 }
 
 DATAPATH_END

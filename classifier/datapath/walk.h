@@ -19,6 +19,7 @@ DATAPATH_BEGIN
 enum {
     WALK_STEPS_MAX = 32,    // headers of all kinds, tags and labels included
     TUNNEL_LEVELS_MAX = 2,  // three IP layers: outer, middle, inner
+    JUMBO_OPTIONS_MAX = 16,
     ETHERNET_BYTES = 14,
     IPV4_BYTES_MIN = 20,
     IPV6_BYTES = 40,
@@ -35,7 +36,8 @@ enum {
     ETHER_QINQ_OLD = 0x9100,      // before 802.1ad; 0x9200 and 0x9300 likewise
     ETHER_QINQ_OLD2 = 0x9200,
     ETHER_QINQ_OLD3 = 0x9300,
-    ETHER_VNTAG = 0x8926,  // 802.1BR predecessor: six bytes, the last two an EtherType
+    ETHER_VNTAG = 0x8926,   // 802.1BR predecessor: six bytes, the last two an EtherType
+    ETHER_MACSEC = 0x88e5,  // 802.1AE
     ETHER_MPLS = 0x8847,
     ETHER_MPLS_MULTICAST = 0x8848,
     ETHER_PPPOE_SESSION = 0x8864,
@@ -235,6 +237,18 @@ DATAPATH_INLINE __u8 walk_llc(platform_ctx ctx, struct walk_state* w) {
     return STEP_DONE;
 }
 
+// IEEE 802.1AE clause 9: with neither E nor C set the frame is authenticated only, and can be read.
+DATAPATH_INLINE __u8 walk_macsec(platform_ctx ctx, struct walk_state* w) {
+    __u8 tag[2];
+    if (platform_read(ctx, w->offset, tag, 1)) return walk_fail(w, 8);
+    if (tag[0] & 0x8c) return STEP_DONE;  // another version, encrypted or changed
+    w->offset += (tag[0] & 0x20) ? 14 : 6;
+    if (platform_read(ctx, w->offset, tag, 2)) return walk_fail(w, 2);
+    w->offset += 2;
+    w->ether_type = (__u16)(tag[0] << 8 | tag[1]);
+    return STEP_ETHER_TYPE;
+}
+
 DATAPATH_INLINE __u8 walk_ether_type(platform_ctx ctx, struct walk_state* w) {
     __u8 tag[6];
     switch (w->ether_type) {
@@ -255,6 +269,8 @@ DATAPATH_INLINE __u8 walk_ether_type(platform_ctx ctx, struct walk_state* w) {
             w->offset += 6;
             w->ether_type = (__u16)(tag[4] << 8 | tag[5]);
             return STEP_ETHER_TYPE;
+        case ETHER_MACSEC:
+            return walk_macsec(ctx, w);
         case ETHER_PPPOE_SESSION:  // RFC 2516 section 4; code 0 is session data
             if (platform_read(ctx, w->offset, tag, 6)) return walk_fail(w, 6);
             w->offset += 6;
@@ -323,6 +339,8 @@ DATAPATH_INLINE __u8 walk_ipv4(platform_ctx ctx, struct walk_state* w) {
     __u32 total = (__u32)header[2] << 8 | header[3];
     if (total == 0) total = w->wire_bytes - w->offset;  // segmentation offload and BIG TCP leave it 0
     if (header_bytes < IPV4_BYTES_MIN || total < header_bytes) return walk_fail(w, 0);
+    if (header_bytes > IPV4_BYTES_MIN && w->offset + header_bytes > w->captured_bytes)
+        return walk_fail(w, header_bytes);  // the options are cut
     if (!walk_enter_ip(w)) return STEP_DONE;
     struct walk_result* r = &w->result;
     map_ipv4(r->src, load32(header + 12));
@@ -339,12 +357,24 @@ DATAPATH_INLINE __u8 walk_ipv4(platform_ctx ctx, struct walk_state* w) {
     return STEP_PROTO;
 }
 
-// RFC 2675: payload length 0 and a jumbo payload option first in the hop-by-hop header.
-DATAPATH_INLINE __u32 jumbo_payload(platform_ctx ctx, __u32 options_offset) {
-    __u8 options[8];
-    if (platform_read(ctx, options_offset, options, 8)) return 0;
-    if (options[2] != 0xc2 || options[3] != 4) return 0;
-    return host32(load32(options + 4));
+// RFC 2675: payload length 0 and a jumbo payload option among the first JUMBO_OPTIONS_MAX of the hop-by-hop
+// header at `offset`. 0 where there is none.
+DATAPATH_CALL __u32 jumbo_payload(platform_ctx ctx, __u32 offset) {
+    __u8 option[6];
+    if (platform_read(ctx, offset, option, 2)) return 0;
+    __u32 left = ((__u32)option[1] + 1) * 8 - 2;
+    offset += 2;
+    for (int i = 0; i < JUMBO_OPTIONS_MAX; i++) {
+        __u32 bytes = 1;  // Pad1 has no length
+        if (platform_read(ctx, offset, option, 2)) return 0;
+        if (option[0] != 0) bytes = 2 + (__u32)option[1];
+        if (bytes > left) return 0;
+        if (option[0] == 0xc2 && option[1] == 4)
+            return platform_read(ctx, offset, option, 6) ? 0 : host32(load32(option + 2));
+        offset += bytes;
+        left -= bytes;
+    }
+    return 0;
 }
 
 DATAPATH_INLINE __u8 walk_ipv6(platform_ctx ctx, struct walk_state* w) {
@@ -368,7 +398,12 @@ DATAPATH_INLINE __u8 walk_ipv6(platform_ctx ctx, struct walk_state* w) {
 // IPv6 extension headers and AH (RFC 8200 section 4, RFC 4302 section 2.2; AH also behind IPv4).
 DATAPATH_INLINE __u8 walk_extension(platform_ctx ctx, struct walk_state* w) {
     __u8 head[8];
-    if (platform_read(ctx, w->offset, head, 8)) return STEP_DONE;
+    if (platform_read(ctx, w->offset, head, 8)) {
+        // Cut within the header: what it says about the next one counts.
+        if (w->proto != PROTO_FRAGMENT && !platform_read(ctx, w->offset, head, 1))
+            w->result.l4_proto = head[0];
+        return STEP_DONE;
+    }
     __u32 bytes = ((__u32)head[1] + 1) * 8;
     __u8 stop = 0;
     if (w->proto == PROTO_AH) bytes = ((__u32)head[1] + 2) * 4;
