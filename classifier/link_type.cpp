@@ -219,7 +219,7 @@ constexpr std::array link_names{
     LinkName{0, "BSD loopback"},
     LinkName{1, "Ethernet"},
     LinkName{6, "token ring"},
-    LinkName{8, "SLIP"},
+
     LinkName{9, "PPP"},
     LinkName{10, "FDDI"},
     LinkName{12, "raw IP"},
@@ -268,8 +268,6 @@ LinkPlace locate(std::uint32_t link_type, Packet packet, int depth) noexcept {
             return null_loopback(packet);
         case 6:
             return token_ring(packet);
-        case 8:
-            return at_offset(LinkStart::ip, 16, packet);  // direction and compressed header before it
         case 9:
         case 50:
         case 166:

@@ -1,0 +1,53 @@
+// classifier/zeroed_array.h - a large array of zero bytes that costs memory only where it is touched.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstddef>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+namespace egresswatch {
+
+// Page-aligned. Throws std::bad_alloc when the system refuses.
+template <typename T>
+class ZeroedArray {
+    static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
+
+public:
+    ZeroedArray() = default;
+    explicit ZeroedArray(std::size_t count) : count_(count) {
+        if (count == 0) return;
+        void* mapped =
+            mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (mapped == MAP_FAILED) throw std::bad_alloc();
+        (void)madvise(mapped, count * sizeof(T), MADV_HUGEPAGE);  // fewer TLB misses; not every kernel has it
+        data_ = static_cast<T*>(mapped);
+    }
+    ZeroedArray(ZeroedArray&& other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), count_(std::exchange(other.count_, 0)) {}
+    ZeroedArray& operator=(ZeroedArray&& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(count_, other.count_);
+        return *this;
+    }
+    ZeroedArray(const ZeroedArray&) = delete;
+    ZeroedArray& operator=(const ZeroedArray&) = delete;
+    ~ZeroedArray() {
+        if (data_ != nullptr) munmap(data_, count_ * sizeof(T));
+    }
+
+    [[nodiscard]] T& operator[](std::size_t index) noexcept { return data_[index]; }
+    [[nodiscard]] const T& operator[](std::size_t index) const noexcept { return data_[index]; }
+    [[nodiscard]] T* data() noexcept { return data_; }
+    [[nodiscard]] const T* data() const noexcept { return data_; }
+    [[nodiscard]] std::size_t size() const noexcept { return count_; }
+
+private:
+    T* data_ = nullptr;
+    std::size_t count_ = 0;
+};
+
+}  // namespace egresswatch
