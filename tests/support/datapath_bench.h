@@ -77,7 +77,7 @@ struct Bench {
     void set_region(const std::vector<std::pair<Prefix, region_kind>>& prefixes);
 
     void account(const std::vector<__u8>& bytes, direction way, __u32 gso_segments = 0, __u32 gso_bytes = 0,
-                 __u8 start = 1) {
+                 __u8 start = 1, __u32 ifindex = 0) {
         packet_facts p{};
         frame = bytes;
         p.frame.wire_bytes = static_cast<__u32>(bytes.size());
@@ -85,6 +85,7 @@ struct Bench {
         p.frame.start = start;
         p.gso_segments = gso_segments;
         p.gso_bytes = gso_bytes;
+        p.ifindex = ifindex;
         p.direction = static_cast<__u8>(way);
         account_packet(this, frame.data(), frame.data() + frame.size(), &p);
     }
