@@ -37,7 +37,7 @@ struct PortRange {
 };
 
 struct NamedSet {  // a value of `list:` or of `region:` that is a name
-    std::string name;
+    std::string name{};
     std::set<Country> countries;
     std::optional<std::uint16_t> prefixes;  // index into RegionSpec::list_names; none: it holds no CIDRs
     bool has_unknown = false;  // it also holds values whose source this version does not have (ASN, domain)
@@ -70,13 +70,19 @@ struct Ceiling {
     std::chrono::seconds per{};
 };
 
+struct Expiry {
+    Timestamp at{};    // the first instant at which it is over
+    std::string text;  // as written
+    SourceSpan place;
+    std::string source_line;
+};
+
 struct AllowEntry {
     std::string id;
     Match match;  // of `to`, `from` and `direction`
     std::optional<Ceiling> ceiling;
     std::string owner, reason, ticket, legal_basis;
-    Timestamp expires_at{};    // first instant at which it no longer allows
-    std::string expires_text;  // as written
+    Expiry expires;
     SourceSpan place;
 };
 
@@ -85,9 +91,7 @@ enum class GroupBy : std::uint8_t { remote, remote_prefix, country, unknown_fiel
 struct RuleException {
     Match match;
     std::string owner, ticket, reason;
-    Timestamp expires_at{};
-    std::string expires_text;
-    SourceSpan place;
+    Expiry expires;
 };
 
 struct Rule {

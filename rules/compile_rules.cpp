@@ -1,0 +1,220 @@
+// rules/compile_rules.cpp - rules, their windows, suppression and exceptions; what only the whole set shows.
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "rules/compiler.h"
+#include "rules/limits.h"
+
+namespace egresswatch::rules {
+
+namespace {
+
+std::optional<GroupBy> group_by(std::string_view word) {
+    if (word == "remote") return GroupBy::remote;
+    if (word == "remote_prefix") return GroupBy::remote_prefix;
+    if (word == "country") return GroupBy::country;
+    return std::nullopt;
+}
+
+// Whether every flow that `b` selects is selected by `a` too; false where that is not plain to see.
+bool covers(const Match& a, const Match& b, const RegionSpec& spec) {
+    if (!a.unknown_fields.empty() || !b.unknown_fields.empty()) return false;
+    if (a.kinds != b.kinds || a.country_unknown != b.country_unknown || a.tunnels != b.tunnels) return false;
+    const auto all_in = [](const auto& outer, const auto& inner, auto equal) {
+        return outer.empty() || (!inner.empty() && std::ranges::all_of(inner, [&](const auto& i) {
+                   return std::ranges::any_of(outer, [&](const auto& o) { return equal(o, i); });
+               }));
+    };
+    const auto same_name = [](const NamedSet& x, const NamedSet& y) { return x.name == y.name; };
+    const auto port_in = [](const PortRange& outer, const PortRange& inner) {
+        return outer.first <= inner.first && inner.last <= outer.last &&
+               (outer.l4_proto == 0 || outer.l4_proto == inner.l4_proto);
+    };
+    std::vector<Prefix> outer, inner;
+    for (const PolicyPrefix& prefix : spec.list_prefixes) {
+        if (a.prefixes == prefix.list) outer.push_back(prefix.prefix);
+        if (b.prefixes == prefix.list) inner.push_back(prefix.prefix);
+    }
+    const auto prefix_in = [](const Prefix& o, const Prefix& i) {
+        return o.is_ipv4() == i.is_ipv4() && o.length <= i.length && o.contains(i.base);
+    };
+    return all_in(outer, inner, prefix_in) && all_in(a.lists, b.lists, same_name) &&
+           all_in(a.regions, b.regions, same_name) && all_in(a.countries, b.countries, std::equal_to<>{}) &&
+           all_in(a.ports, b.ports, port_in) && all_in(a.l4_protos, b.l4_protos, std::equal_to<>{}) &&
+           (!a.initiator || a.initiator == b.initiator);
+}
+
+}  // namespace
+
+void PolicyBuilder::read_rules(const File& file) {
+    const auto& nodes = file.fields->nodes("rules");
+    for (std::size_t i = 0; i < nodes.size() && !problems_.full(); ++i)
+        read_rule(Fields(*nodes[i], schema::rule, entry_where(file, *nodes[i], "rule", i), problems_));
+}
+
+void PolicyBuilder::read_rule(const Fields& fields) {
+    if (fields.node().kind != Node::Kind::mapping) return;
+    Rule rule;
+    rule.id = fields.text("id");
+    rule.place = {fields.where().source->name(), fields.node().line, fields.node().column,
+                  fields.node().length};
+    if (!rule.id.empty()) claim("rule", rule.id, fields.where(), *fields.scalars("id").front());
+    rule.title = fields.text("title");
+    rule.revision = static_cast<std::uint32_t>(
+        fields.value("revision", [](std::string_view t) { return parse_whole(t, 1, 1'000'000'000); })
+            .value_or(1));
+    rule.level = fields.value("level", parse_level_word).value_or(Level::low);
+    rule.tags = fields.list("tags", parse_tag);
+    if (!fields.nodes("when").empty()) {
+        read_match(Fields(*fields.nodes("when").front(), schema::when, fields.where(), problems_),
+                   Selection::when, "rule:" + rule.id, rule.when);
+        rule.active = rule.when.unknown_fields.empty();
+    }
+    if (!fields.nodes("window").empty())
+        read_window(Fields(*fields.nodes("window").front(), schema::window, fields.where(), problems_), rule);
+    rule.suppress_for = rule.over;
+    rule.suppress_by = rule.by;
+    if (!fields.nodes("suppress").empty())
+        read_suppress(Fields(*fields.nodes("suppress").front(), schema::suppress, fields.where(), problems_),
+                      rule);
+    read_exceptions(fields, rule);
+    const RegionSpec& spec = policy_->region_spec_;
+    rule.definition = definition_of(rule.when, spec) + "|" + std::string(measure_name(rule.measure)) +
+                      " over " + to_text(rule.over) + " at_least " + std::to_string(rule.at_least) +
+                      " suppress " + to_text(rule.suppress_for) + " by";
+    for (const GroupBy by : rule.by) rule.definition += " " + std::to_string(static_cast<int>(by));
+    rule.definition += " /";
+    for (const GroupBy by : rule.suppress_by) rule.definition += " " + std::to_string(static_cast<int>(by));
+    for (const RuleException& exception : rule.exceptions)
+        rule.definition += "|" + definition_of(exception.match, spec) + " until " + exception.expires.text;
+    policy_->rules.push_back(std::move(rule));
+    rule_nodes_.emplace_back(fields.where(), &fields.node());
+}
+
+void PolicyBuilder::read_window(const Fields& fields, Rule& rule) {
+    if (fields.text("sum") == "packets_out") rule.measure = Measure::packets_out;
+    if (const auto over = fields.value("over", parse_duration)) {
+        rule.over = *over;
+        if (*over < limits::window_over_min || *over > limits::window_over_max)
+            problems_.error(fields.where(), *fields.scalars("over").front(), "out-of-range",
+                            "a window cannot be " + fields.text("over") + " long", "write 1s to 90d");
+    }
+    for (const Node* node : fields.scalars("at_least")) {
+        const auto amount =
+            rule.measure == Measure::bytes_out ? parse_size(node->text) : parse_packets(node->text);
+        if (!amount)
+            problems_.error(fields.where(), *node, amount.error().code, amount.error().message,
+                            amount.error().help);
+        else if (*amount == 0)
+            problems_.error(fields.where(), *node, "out-of-range",
+                            "a window of at least nothing is always full", "write an amount above zero");
+        else
+            rule.at_least = *amount;
+    }
+    const bool known = read_by(fields, rule.by, rule.by_unknown);
+    if (rule.by_unknown.empty()) return;
+    std::string names;
+    for (const std::string& name : rule.by_unknown) names += (names.empty() ? "" : ", ") + name;
+    if (!known) rule.active = false;
+    problems_.warning(fields.where(), fields.key_node("by"), "unknown-field",
+                      names + (rule.by_unknown.size() == 1 ? " is" : " are") + " unknown in this version: " +
+                          (known ? "the window is grouped by the other fields" : "the rule cannot fire"),
+                      known ? "nothing to do: the groups get finer with the version that knows it"
+                            : "group by remote, remote_prefix or country meanwhile");
+}
+
+// False where fields were named and none of them is known in this version.
+bool PolicyBuilder::read_by(const Fields& fields, std::vector<GroupBy>& known,
+                            std::vector<std::string>& unknown) {
+    for (const Node* node : fields.scalars("by")) {
+        const auto by = group_by(node->text);
+        if (!by)
+            unknown.push_back(node->text);
+        else if (std::ranges::find(known, *by) == known.end())
+            known.push_back(*by);
+        else
+            problems_.error(fields.where(), *node, "duplicate-value", "`by` names " + node->text + " twice",
+                            "name it once");
+    }
+    return unknown.empty() || !known.empty();
+}
+
+void PolicyBuilder::read_suppress(const Fields& fields, Rule& rule) {
+    if (const auto time = fields.value("for", parse_duration)) {
+        rule.suppress_for = *time;
+        if (*time > limits::window_over_max)
+            problems_.error(fields.where(), *fields.scalars("for").front(), "out-of-range",
+                            "a finding cannot be suppressed for " + fields.text("for"), "write 0s to 90d");
+    }
+    if (!fields.has("by")) return;
+    std::vector<GroupBy> known;
+    std::vector<std::string> unknown;
+    if (!read_by(fields, known, unknown)) return;  // as for the window, which has warned or will not mind
+    const auto in_window = [&](GroupBy by) { return std::ranges::find(rule.by, by) != rule.by.end(); };
+    for (const Node* node : fields.scalars("by")) {
+        const auto by = group_by(node->text);
+        if (!by || in_window(*by) || in_window(GroupBy::remote) || !rule.active) continue;
+        problems_.error(
+            fields.where(), *node, "finer-suppression",
+            "the window is not grouped by " + node->text + ": its groups cannot be suppressed by it",
+            "name fields of the window's `by`, or leave `by` out here");
+    }
+    rule.suppress_by = std::move(known);
+}
+
+void PolicyBuilder::read_exceptions(const Fields& fields, Rule& rule) {
+    for (const Node* node : fields.nodes("exceptions")) {
+        const Fields entry(*node, schema::exception, fields.where(), problems_);
+        RuleException exception;
+        exception.owner = entry.text("owner");
+        exception.reason = entry.text("reason");
+        exception.ticket = entry.text("ticket");
+        exception.expires = read_expiry(entry);
+        if (!entry.nodes("match").empty()) {
+            const Fields match(*entry.nodes("match").front(), schema::match, fields.where(), problems_);
+            if (match.node().entries.empty())
+                problems_.error(fields.where(), match.node(), "empty-match",
+                                "the exception would excuse every flow", "name the flows under `match`");
+            read_match(match, Selection::match,
+                       "rule:" + rule.id + ":exception" + std::to_string(rule.exceptions.size() + 1),
+                       exception.match);
+        }
+        rule.exceptions.push_back(std::move(exception));
+    }
+}
+
+void PolicyBuilder::warn_covered_allows() {
+    constexpr std::size_t compared_max =
+        500;  // each against each: beyond that it would take longer than it helps
+    const auto& allows = policy_->allows;
+    if (allows.size() > compared_max) return;
+    for (std::size_t later = 0; later < allows.size(); ++later) {
+        for (std::size_t earlier = 0; earlier < allows.size(); ++earlier) {
+            if (earlier == later || allows[earlier].expires.at < allows[later].expires.at) continue;
+            const RegionSpec& spec = policy_->region_spec_;
+            if (!covers(allows[earlier].match, allows[later].match, spec)) continue;
+            // Of two equal entries the one that comes first stays.
+            if (earlier > later && covers(allows[later].match, allows[earlier].match, spec) &&
+                allows[later].expires.at == allows[earlier].expires.at)
+                continue;
+            problems_.warning(
+                allow_nodes_[later].first, *allow_nodes_[later].second, "covered-entry",
+                "\"" + allows[earlier].id + "\" already allows all that this entry allows, and for as long",
+                "remove one of them");
+            break;
+        }
+    }
+}
+
+void PolicyBuilder::warn_equal_rules() {
+    std::map<std::string_view, std::size_t> first;
+    for (std::size_t i = 0; i < policy_->rules.size(); ++i) {
+        const auto [known, is_new] = first.emplace(policy_->rules[i].definition, i);
+        if (!is_new)
+            problems_.warning(rule_nodes_[i].first, *rule_nodes_[i].second, "equal-rule",
+                              "this rule counts the same as \"" + policy_->rules[known->second].id + "\"",
+                              "remove one of them: each finding would come twice");
+    }
+}
+
+}  // namespace egresswatch::rules

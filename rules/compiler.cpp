@@ -1,0 +1,379 @@
+// rules/compiler.cpp - header, sites, regions, lists and allow entries. Rules: compile_rules.cpp.
+// SPDX-License-Identifier: Apache-2.0
+#include "rules/compiler.h"
+
+#include <algorithm>
+#include <array>
+
+#include "rules/limits.h"
+#include "rules/region_groups.h"
+
+namespace egresswatch::rules {
+
+namespace {
+
+// The language that this version reads: raised with every key or meaning that is added.
+constexpr std::pair<std::uint64_t, std::uint64_t> language_version{1, 0};
+
+constexpr std::array<std::string_view, 4> kind_words{"local", "home", "unknown", "outside"};
+
+std::string in_quotes(std::string_view text) {
+    return "\"" + std::string(text) + "\"";
+}
+
+std::string place_of(const Where& where, const Node& node) {
+    return where.source->name() + ":" + std::to_string(node.line);
+}
+
+// The text of an entry's id, before the entry is checked: for contexts.
+std::string id_in(const Node& node) {
+    for (const Node::Entry& entry : node.entries)
+        if (entry.key->text == "id" && entry.value->kind == Node::Kind::scalar)
+            return entry.value->text.substr(0, limits::id_length_max);
+    return {};
+}
+
+}  // namespace
+
+PolicyBuilder::PolicyBuilder(Problems& problems) : problems_(problems), policy_(std::make_shared<Policy>()) {}
+
+void PolicyBuilder::add_file(const SourceText& source, NodePtr root) {
+    policy_->files.push_back(source.name());
+    if (!root) {
+        some_unreadable_ = true;
+        return;
+    }
+    auto fields = std::make_unique<Fields>(*root, schema::policy, Where{&source, {}}, problems_);
+    files_.push_back({&source, std::move(root), std::move(fields)});
+}
+
+std::shared_ptr<const Policy> PolicyBuilder::build(std::string content_hash) {
+    for (const File& file : files_) read_language(file);
+    read_header();
+    for (const File& file : files_) read_sites(file);
+    for (const File& file : files_) read_regions(file);
+    read_home();
+    for (const File& file : files_) read_lists(file);
+    for (const File& file : files_) read_allows(file);
+    for (const File& file : files_) read_rules(file);
+    for (auto& [name, region] : regions_) region.used = true;  // regions document; only lists can go stale
+    if (problems_.errors() == 0 && !some_unreadable_) {
+        warn_unused();
+        warn_covered_allows();
+        warn_equal_rules();
+    }
+    if (problems_.errors() != 0 || some_unreadable_) return nullptr;
+    policy_->content_hash_ = std::move(content_hash);
+    return std::move(policy_);
+}
+
+void PolicyBuilder::read_language(const File& file) {
+    if (file.root->kind != Node::Kind::mapping || file.fields->has("policy")) return;
+    problems_.error(file.fields->where(), *file.root, "missing-key", "this file does not say its language",
+                    "write `policy: egresswatch/v1` as its first line");
+}
+
+// Every key of the header is written once in the whole set.
+const PolicyBuilder::File* PolicyBuilder::header_file(std::string_view key) {
+    const File* first = nullptr;
+    for (const File& file : files_) {
+        if (!file.fields->has(key)) continue;
+        if (first == nullptr) {
+            first = &file;
+            continue;
+        }
+        problems_.error(file.fields->where(), file.fields->key_node(key), "duplicate-key",
+                        "`" + std::string(key) + "` is written in two files",
+                        "the first one is in " +
+                            place_of(first->fields->where(), first->fields->key_node(key)) +
+                            ": keep one of them");
+    }
+    const Key* row = schema::policy.find(key);
+    if (first == nullptr && row->need == Need::required && !some_unreadable_ && !files_.empty())
+        problems_.error(files_.front().source->name(), "missing-key",
+                        (files_.size() == 1 ? "the policy has no `" : "no file of the policy has `") +
+                            std::string(key) + "`",
+                        "add `" + std::string(key) + ": ...`: " + std::string(row->doc));
+    return first;
+}
+
+void PolicyBuilder::read_header() {
+    if (const File* file = header_file("name")) policy_->name = file->fields->text("name");
+    if (const File* file = header_file("owner")) policy_->owner = file->fields->text("owner");
+    if (const File* file = header_file("revision"))
+        policy_->revision =
+            file->fields
+                ->value("revision", [](std::string_view t) { return parse_whole(t, 1, 1'000'000'000); })
+                .value_or(0);
+    if (const File* file = header_file("requires")) read_requires(*file->fields);
+    if (const File* file = header_file("unknown_country"))
+        policy_->region_spec_.unknown_is_home = file->fields->text("unknown_country") == "home";
+}
+
+void PolicyBuilder::read_requires(const Fields& fields) {
+    std::string text = fields.text("requires");
+    if (text.empty()) return;
+    text.erase(0, text.find_first_of("0123456789"));
+    const std::size_t point = text.find('.');
+    const auto major = parse_whole(std::string_view(text).substr(0, point), 0, 9999);
+    const auto minor = parse_whole(std::string_view(text).substr(point + 1), 0, 9999);
+    if (!major || !minor || std::pair{*major, *minor} <= language_version) return;
+    problems_.error(fields.where(), *fields.scalars("requires").front(), "requires-newer",
+                    "the policy requires language version " + text + "; this egresswatch reads 1.0",
+                    "install a newer egresswatch on this host, or ship it a policy for 1.0");
+}
+
+void PolicyBuilder::read_sites(const File& file) {
+    for (const Node::Entry& entry : file.fields->named("sites")) {
+        const std::string& name = entry.key->text;
+        Where where{file.source,
+                    "site " + in_quotes(name) + " (line " + std::to_string(entry.key->line) + ")"};
+        if (!claim("site", name, where, *entry.key)) continue;
+        const Fields fields(*entry.value, schema::site, where, problems_);
+        const auto degrees = [](std::string_view text) { return parse_decimal(text, -180, 180); };
+        policy_->sites.push_back({name, fields.text("title"), fields.text("country"),
+                                  fields.value("latitude", degrees), fields.value("longitude", degrees)});
+    }
+}
+
+void PolicyBuilder::read_regions(const File& file) {
+    for (const Node::Entry& entry : file.fields->named("regions")) {
+        const std::string& name = entry.key->text;
+        Where where{file.source,
+                    "region " + in_quotes(name) + " (line " + std::to_string(entry.key->line) + ")"};
+        if (std::ranges::find(kind_words, name) != kind_words.end()) {
+            problems_.error(
+                where, *entry.key, "reserved-name", in_quotes(name) + " is a word of the language",
+                "name the region differently: rules use " + one_of(kind_words) + " for the classes");
+            continue;
+        }
+        if (!claim("region", name, where, *entry.key)) continue;
+        const Fields fields(*entry.value, schema::region, where, problems_);
+        Region region = read_region(fields, name);
+        Named named{{name, region.countries, std::nullopt, region.has_asns},
+                    true,
+                    false,
+                    false,
+                    where,
+                    entry.key.get()};
+        if (!region.prefixes.empty()) named.set.prefixes = add_list("region:" + name, region.prefixes, false);
+        regions_.emplace(name, std::move(named));
+        policy_->regions.push_back(std::move(region));
+    }
+}
+
+Region PolicyBuilder::read_region(const Fields& fields, const std::string& name) {
+    Region region;
+    region.name = name;
+    region.prefixes = prefixes_of(fields, "cidr");
+    region.has_asns = fields.has("asn");
+    for (Country& country : fields.list("countries", parse_country))
+        region.countries.insert(std::move(country));
+    if (region.has_asns)
+        problems_.warning(fields.where(), fields.key_node("asn"), "unknown-field",
+                          "AS numbers are unknown in this version: only countries and prefixes count",
+                          "add the prefixes under `cidr`");
+    const auto as_of = fields.value("as_of", parse_date);
+    if (fields.has("groups") && !fields.has("as_of"))
+        problems_.error(fields.where(), fields.key_node("groups"), "missing-key",
+                        "groups of countries change: say as of which day",
+                        "add `as_of:` with a day, as in as_of: 2026-02-01");
+    if (as_of && *as_of > region_groups_reviewed())
+        problems_.warning(
+            fields.where(), *fields.scalars("as_of").front(), "as-of-later",
+            "this version knows the groups as of " +
+                [] {
+                    const auto day = region_groups_reviewed();
+                    const auto two = [](unsigned n) { return (n < 10 ? "0" : "") + std::to_string(n); };
+                    return std::to_string(static_cast<int>(day.year())) + "-" +
+                           two(static_cast<unsigned>(day.month())) + "-" +
+                           two(static_cast<unsigned>(day.day()));
+                }(),
+            "check by hand what has changed since, or write that day");
+    for (const Node* group : fields.scalars("groups"))
+        if (const RegionGroup* known = find_region_group(group->text); known != nullptr && as_of)
+            region.countries.merge(members(*known, *as_of));
+    if (!fields.has("groups") && !fields.has("countries") && !fields.has("cidr") && !fields.has("asn"))
+        problems_.error(fields.where(), fields.node(), "empty-region", "the region holds nothing",
+                        "give it groups, countries or cidr");
+    return region;
+}
+
+void PolicyBuilder::read_home() {
+    const File* file = header_file("home");
+    if (file == nullptr || file->fields->scalars("home").empty()) return;
+    const Node& node = *file->fields->scalars("home").front();
+    const auto found = std::ranges::find(policy_->regions, node.text, &Region::name);
+    if (found == policy_->regions.end()) {
+        std::vector<std::string_view> names;
+        for (const auto& [name, region] : regions_) names.push_back(name);
+        const std::string_view near = nearest(node.text, names);
+        if (!some_unreadable_)
+            problems_.error(file->fields->where(), node, "unknown-region",
+                            "there is no region " + in_quotes(node.text),
+                            !near.empty()   ? "write " + std::string(near)
+                            : names.empty() ? "define it under `regions`"
+                                            : "write " + one_of(names) + ", or define it under `regions`");
+        return;
+    }
+    policy_->home = node.text;
+    policy_->region_spec_.home_countries = found->countries;
+    policy_->region_spec_.home_prefixes = found->prefixes;
+}
+
+void PolicyBuilder::read_lists(const File& file) {
+    for (const Node::Entry& entry : file.fields->named("lists")) {
+        const std::string& name = entry.key->text;
+        Where where{file.source,
+                    "list " + in_quotes(name) + " (line " + std::to_string(entry.key->line) + ")"};
+        if (!claim("list", name, where, *entry.key)) continue;
+        read_list(Fields(*entry.value, schema::list, where, problems_), name, *entry.key);
+    }
+}
+
+void PolicyBuilder::read_list(const Fields& fields, const std::string& name, const Node& key) {
+    Named named{{name, {}, std::nullopt, false}, false, false, false, fields.where(), &key};
+    const std::vector<Prefix> prefixes = prefixes_of(fields, "cidr");
+    if (!prefixes.empty()) named.set.prefixes = add_list(name, prefixes, true);
+    for (Country& country : fields.list("country", parse_country))
+        named.set.countries.insert(std::move(country));
+    named.set.has_unknown = fields.has("asn") || fields.has("domain") || fields.has("executable");
+    named.has_executables = fields.has("executable");
+    named.has_destinations =
+        fields.has("cidr") || fields.has("country") || fields.has("asn") || fields.has("domain");
+    if (fields.node().kind == Node::Kind::mapping && !named.has_destinations && !named.has_executables)
+        problems_.error(fields.where(), key, "empty-list", "the list " + in_quotes(name) + " is empty",
+                        "give it " + std::string("cidr, country, asn, domain or executable, or remove it"));
+    lists_.emplace(name, std::move(named));
+}
+
+void PolicyBuilder::read_allows(const File& file) {
+    const auto& nodes = file.fields->nodes("allow");
+    for (std::size_t i = 0; i < nodes.size() && !problems_.full(); ++i)
+        read_allow(
+            Fields(*nodes[i], schema::allow, entry_where(file, *nodes[i], "allow entry", i), problems_));
+}
+
+void PolicyBuilder::read_allow(const Fields& fields) {
+    if (fields.node().kind != Node::Kind::mapping) return;
+    AllowEntry entry;
+    entry.id = fields.text("id");
+    entry.place = {fields.where().source->name(), fields.node().line, fields.node().column,
+                   fields.node().length};
+    if (!entry.id.empty()) claim("allow entry", entry.id, fields.where(), *fields.scalars("id").front());
+    entry.owner = fields.text("owner");
+    entry.reason = fields.text("reason");
+    entry.ticket = fields.text("ticket");
+    entry.legal_basis = fields.text("legal_basis");
+    entry.expires = read_expiry(fields);
+    if (!fields.nodes("to").empty()) {
+        const Fields to(*fields.nodes("to").front(), schema::to, fields.where(), problems_);
+        read_match(to, Selection::to, "allow:" + entry.id, entry.match);
+        if (to.node().entries.empty())
+            problems_.error(fields.where(), fields.key_node("to"), "empty-to", "`to` names no destination",
+                            "give it cidr, list, country or region");
+        else if (to.has("port") && to.node().entries.size() == 1)
+            problems_.warning(fields.where(), to.key_node("port"), "allows-everywhere",
+                              "this allows every destination on that port, in every country",
+                              "name the destination too, by cidr, list, country or region");
+    }
+    if (!fields.nodes("from").empty())
+        read_match(Fields(*fields.nodes("from").front(), schema::from, fields.where(), problems_),
+                   Selection::from, "allow:" + entry.id, entry.match);
+    const std::string direction = fields.text("direction");
+    if (direction == "out") entry.match.initiator = datapath::INITIATOR_LOCAL;
+    if (direction == "in") entry.match.initiator = datapath::INITIATOR_REMOTE;
+    if (!fields.nodes("ceiling").empty()) {
+        const Fields ceiling(*fields.nodes("ceiling").front(), schema::ceiling, fields.where(), problems_);
+        Ceiling limit;
+        limit.per = ceiling.value("per", parse_duration).value_or(std::chrono::seconds{});
+        for (const Node* size : ceiling.scalars("bytes_out")) {
+            const auto bytes = parse_size(size->text);
+            if (bytes)
+                limit.bytes_out = *bytes;
+            else
+                problems_.error(fields.where(), *size, bytes.error().code, bytes.error().message,
+                                bytes.error().help);
+        }
+        problems_.warning(fields.where(), fields.key_node("ceiling"), "not-enforced",
+                          "the ceiling is read, and not yet enforced in this version",
+                          "watch the volume with a rule without `allowed: false` meanwhile");
+        entry.ceiling = limit;
+    }
+    policy_->allows.push_back(std::move(entry));
+    allow_nodes_.emplace_back(fields.where(), &fields.node());
+}
+
+Expiry PolicyBuilder::read_expiry(const Fields& fields) {
+    Expiry expiry;
+    if (fields.scalars("expires").empty()) return expiry;
+    const Node& node = *fields.scalars("expires").front();
+    expiry.at = parse_expiry(node.text).value_or(Timestamp{});
+    expiry.text = node.text;
+    expiry.place = {fields.where().source->name(), node.line, node.column, node.length};
+    expiry.source_line = fields.where().source->line(node.line);
+    return expiry;
+}
+
+std::uint16_t PolicyBuilder::add_list(std::string name, const std::vector<Prefix>& prefixes, bool named) {
+    RegionSpec& spec = policy_->region_spec_;
+    // entries_max bounds each kind of entry, and their sum stays below this.
+    const auto index = static_cast<std::uint16_t>(std::min<std::size_t>(spec.list_names.size(), 65'535));
+    if (spec.list_names.size() >= 65'535) {
+        if (problems_.errors() == 0)
+            problems_.error(files_.front().source->name(), "too-many-lists",
+                            "more than 65535 sets of prefixes in the policy", "join some of them in lists");
+        return index;
+    }
+    spec.list_names.push_back(std::move(name));
+    policy_->list_is_named_.push_back(named ? 1 : 0);
+    for (const Prefix& prefix : prefixes) spec.list_prefixes.push_back({prefix, index});
+    return index;
+}
+
+std::vector<Prefix> PolicyBuilder::prefixes_of(const Fields& fields, std::string_view key) {
+    // Such addresses are classified by the IPv4 address inside them (classifier/datapath/region.h).
+    static const std::array embedded{*Prefix::parse("2002::/16"), *Prefix::parse("64:ff9b::/96")};
+    std::vector<Prefix> out;
+    for (const Node* node : fields.scalars(key)) {
+        const auto prefix = parse_prefix(node->text);
+        if (!prefix) continue;
+        const bool hidden = std::ranges::any_of(embedded, [&](const Prefix& e) {
+            return !prefix->is_ipv4() && e.length <= prefix->length && e.contains(prefix->base);
+        });
+        if (hidden)
+            problems_.error(fields.where(), *node, "never-matches",
+                            "no packet is classified by the prefix " + node->text,
+                            "6to4 and NAT64 addresses count as the IPv4 address inside them: write that");
+        else
+            out.push_back(*prefix);
+    }
+    return out;
+}
+
+bool PolicyBuilder::claim(std::string kind, const std::string& id, const Where& where, const Node& node) {
+    const auto [first, is_new] = claimed_.emplace(kind + " " + id, place_of(where, node));
+    if (!is_new)
+        problems_.error(where, node, "duplicate-id",
+                        "there are two " + (kind == "allow entry" ? "allow entries" : kind + "s") +
+                            " with the name " + in_quotes(id),
+                        "the first one is in " + first->second + ": rename one of them");
+    return is_new;
+}
+
+Where PolicyBuilder::entry_where(const File& file, const Node& node, const char* kind,
+                                 std::size_t index) const {
+    const std::string id = id_in(node);
+    return {file.source, std::string(kind) + " " + (id.empty() ? std::to_string(index + 1) : in_quotes(id)) +
+                             " (line " + std::to_string(node.line) + ")"};
+}
+
+void PolicyBuilder::warn_unused() {
+    for (const auto& [name, list] : lists_)
+        if (!list.used)
+            problems_.warning(list.where, *list.node, "unused-list",
+                              "nothing refers to the list " + in_quotes(name),
+                              "remove it, or use it in an allow entry or a rule");
+}
+
+}  // namespace egresswatch::rules

@@ -1,0 +1,93 @@
+// rules/compiler.h - turns checked mappings into a Policy. Internal to rules/: policy.h is the border.
+//
+// In:      the root node of every file.   Out: Policy.
+// Fails:   into Problems.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "rules/fields.h"
+#include "rules/policy.h"
+
+namespace egresswatch::rules {
+
+class PolicyBuilder {
+public:
+    explicit PolicyBuilder(Problems& problems);
+
+    // Files in order; `root` null where the file could not be read: references into it are not complained of.
+    void add_file(const SourceText& source, NodePtr root);
+    // After all files. Null where there were errors.
+    [[nodiscard]] std::shared_ptr<const Policy> build(std::string content_hash);
+
+private:
+    struct File {
+        const SourceText* source;
+        NodePtr root;
+        std::unique_ptr<Fields> fields;
+    };
+    struct Named {  // a region or list that can be referred to
+        NamedSet set;
+        bool has_destinations = false;  // prefixes, countries, ASNs, domains
+        bool has_executables = false;
+        bool used = false;
+        Where where;
+        const Node* node = nullptr;
+    };
+    // What is in one of the mappings to, from, when, match.
+    enum class Selection { to, from, when, match };
+
+    void read_header();
+    const File* header_file(std::string_view key);  // the one that writes it; reports none and several
+    void read_language(const File& file);
+    void read_requires(const Fields& fields);
+    void read_sites(const File& file);
+    void read_regions(const File& file);
+    Region read_region(const Fields& fields, const std::string& name);
+    void read_home();
+    void read_lists(const File& file);
+    void read_list(const Fields& fields, const std::string& name, const Node& key);
+    void read_allows(const File& file);
+    void read_allow(const Fields& fields);
+    void read_rules(const File& file);
+    void read_rule(const Fields& fields);
+    void read_window(const Fields& fields, Rule& rule);
+    void read_suppress(const Fields& fields, Rule& rule);
+    void read_exceptions(const Fields& fields, Rule& rule);
+    bool read_by(const Fields& fields, std::vector<GroupBy>& known, std::vector<std::string>& unknown);
+    void read_match(const Fields& fields, Selection selection, const std::string& name, Match& match);
+    void read_destination(const Fields& fields, Selection selection, const std::string& name, Match& match);
+    void read_list_names(const Fields& fields, Selection selection, Match& match);
+    void read_region_names(const Fields& fields, Selection selection, Match& match);
+    void read_flow(const Fields& fields, Match& match);
+    Expiry read_expiry(const Fields& fields);
+    void warn_unknown_fields(const Fields& fields, Selection selection, Match& match);
+    void warn_unused();
+    void warn_covered_allows();
+    void warn_equal_rules();
+
+    std::uint16_t add_list(std::string name, const std::vector<Prefix>& prefixes, bool named);
+    std::vector<Prefix> prefixes_of(const Fields& fields, std::string_view key);
+    // Reports a second use of the id of an allow entry or rule; true for the first.
+    bool claim(std::string kind, const std::string& id, const Where& where, const Node& node);
+    Where entry_where(const File& file, const Node& node, const char* kind, std::size_t index) const;
+
+    Problems& problems_;
+    std::shared_ptr<Policy> policy_;
+    std::vector<File> files_;
+    bool some_unreadable_ = false;
+    std::map<std::string, Named, std::less<>> regions_;
+    std::map<std::string, Named, std::less<>> lists_;
+    std::map<std::string, std::string> claimed_;  // "rule bulk" -> "file:line"
+    std::vector<std::pair<Where, const Node*>> allow_nodes_, rule_nodes_;
+};
+
+// Text that is equal for two selections that select the same.
+[[nodiscard]] std::string definition_of(const Match& match, const RegionSpec& spec);
+
+}  // namespace egresswatch::rules

@@ -1,0 +1,360 @@
+// rules/schema.cpp - the tables.
+// SPDX-License-Identifier: Apache-2.0
+#include "rules/schema.h"
+
+#include <algorithm>
+#include <array>
+
+namespace egresswatch::rules {
+
+namespace schema {
+
+namespace {
+
+using enum Form;
+using enum Need;
+using Words = std::span<const std::string_view>;
+
+constexpr std::array<std::string_view, 1> language_words{"egresswatch/v1"};
+constexpr std::array<std::string_view, 2> unknown_words{"outside", "home"};
+constexpr std::array<std::string_view, 5> group_words{"EU", "EEA", "EFTA", "EU-ADEQUACY",
+                                                      "EU-ADEQUACY-PARTIAL"};
+constexpr std::array<std::string_view, 3> direction_words{"any", "out", "in"};
+constexpr std::array<std::string_view, 2> initiator_words{"local", "remote"};
+constexpr std::array<std::string_view, 2> sum_words{"bytes_out", "packets_out"};
+constexpr std::array<std::string_view, 10> tunnel_words{"none",   "any",   "ipip",   "6in4", "gre",
+                                                        "erspan", "vxlan", "geneve", "gtpu", "teredo"};
+constexpr std::array<std::string_view, 8> by_words{"remote",     "remote_prefix", "country", "asn",
+                                                   "executable", "user",          "unit",    "container"};
+
+constexpr std::array<Key, 11> policy_keys{{
+    {"policy", word, required, "The language of this file. The first key of every file.", language_words},
+    {"name", id, required, "Name of the whole policy."},
+    {"revision", integer, required, "Raised by its authors with every change; findings carry it."},
+    {"owner", text, required, "Who answers for the policy."},
+    {"requires", version, optional, "The least language version that reads it as meant, as in >=1.0."},
+    {"sites", named_mappings, optional, "Datacentre sites by name.", {}, &site},
+    {"regions", named_mappings, required, "Sets of countries and prefixes by name.", {}, &region},
+    {"home", id, required, "Name of the region that traffic should not leave."},
+    {"unknown_country", word, optional,
+     "What an address of unknown country counts as. Whichever: no allow entry for a country covers it. "
+     "Default: "
+     "outside, that is, it is reported as unknown and never as home.",
+     unknown_words},
+    {"lists", named_mappings, optional, "Named sets of values, for allow entries and rules.", {}, &list},
+    {"allow",
+     mapping_list,
+     optional,
+     "Destinations that may be reached, each with an owner and an end.",
+     {},
+     &allow},
+}};
+constexpr std::array<Key, 1> rules_key{{
+    {"rules", mapping_list, optional, "What is suspicious.", {}, &rule},
+}};
+
+constexpr std::array<Key, 4> site_keys{{
+    {"title", text, optional, "The site as people call it."},
+    {"country", country, required, "Where it stands."},
+    {"latitude", decimal, optional, "Degrees north, -90 to 90."},
+    {"longitude", decimal, optional, "Degrees east, -180 to 180."},
+}};
+constexpr std::array<Key, 5> region_keys{{
+    {"groups", word_list, optional, "Groups of countries; see GROUPS OF COUNTRIES.", group_words},
+    {"as_of", date, optional, "The day whose membership of the groups counts. Required with groups."},
+    {"countries", country_list, optional, "Further countries."},
+    {"cidr", cidr_list, optional, "Prefixes that belong to the region, whatever the geo data says."},
+    {"asn", asn_list, optional, "AS numbers that belong to the region.", {}, nullptr, true},
+}};
+constexpr std::array<Key, 5> list_keys{{
+    {"cidr", cidr_list, optional, "Prefixes."},
+    {"country", country_list, optional, "Countries."},
+    {"asn", asn_list, optional, "AS numbers.", {}, nullptr, true},
+    {"domain",
+     domain_list,
+     optional,
+     "Names; *.example.org is every name below example.org and not example.org itself.",
+     {},
+     nullptr,
+     true},
+    {"executable", path_list, optional, "Executables; for `from` only.", {}, nullptr, true},
+}};
+constexpr std::array<Key, 10> allow_keys{{
+    {"id", id, required, "Name of the entry, in findings and records."},
+    {"to", mapping, required, "Where to.", {}, &to},
+    {"from", mapping, optional, "Which sender.", {}, &from},
+    {"direction", word, optional, "Who connects: out (this host), in (the remote end), any. Default: any.",
+     direction_words},
+    {"ceiling", mapping, optional, "How much may leave in a period.", {}, &ceiling},
+    {"owner", text, required, "Who answers for the entry."},
+    {"reason", text, required, "Why the destination is allowed."},
+    {"ticket", text, optional, "Where that was decided."},
+    {"legal_basis", text, optional, "The ground on which data may be transferred, as in art-46-scc."},
+    {"expires", expiry, required,
+     "The last day on which it allows (UTC), or the instant from which it no longer does."},
+}};
+constexpr std::array<Key, 7> to_keys{{
+    {"cidr", cidr_list, optional, "Remote prefixes."},
+    {"list", id_list, optional, "Lists of prefixes and countries."},
+    {"country", country_list, optional,
+     "Countries of the remote address. Not where the geo sources disagree about it."},
+    {"region", id_list, optional, "Named regions."},
+    {"port", port_list, optional, "Remote ports, as in 443/tcp or 8000-8100/tcp; without a protocol any."},
+    {"asn", asn_list, optional, "AS numbers of the remote address.", {}, nullptr, true},
+    {"domain", domain_list, optional, "Names under which the remote end was reached.", {}, nullptr, true},
+}};
+constexpr std::array<Key, 5> from_keys{{
+    {"list", id_list, optional, "Lists of executables.", {}, nullptr, true},
+    {"executable", path_list, optional, "Executables.", {}, nullptr, true},
+    {"user", text_list, optional, "Users.", {}, nullptr, true},
+    {"unit", text_list, optional, "Systemd units.", {}, nullptr, true},
+    {"container", text_list, optional, "Container ids.", {}, nullptr, true},
+}};
+constexpr std::array<Key, 2> ceiling_keys{{
+    {"bytes_out", size, required, "Volume."},
+    {"per", duration, required, "Period."},
+}};
+constexpr std::array<Key, 9> rule_keys{{
+    {"id", id, required, "Name of the rule; stable, since records refer to it."},
+    {"title", text, required, "One line for the analyst."},
+    {"revision", integer, optional, "Raised with every change of the rule. Default: 1."},
+    {"level", Form::level, required, "low, medium, high or critical."},
+    {"tags", tag_list, optional, "Free words; ATT&CK techniques as attack.t1041."},
+    {"when", mapping, required, "Which flows it counts.", {}, &when},
+    {"window",
+     mapping,
+     required,
+     "What it adds up, over which time, and from which sum on it reports.",
+     {},
+     &window},
+    {"suppress", mapping, optional, "For how long the same group is not reported again.", {}, &suppress},
+    {"exceptions", mapping_list, optional, "Flows that the rule does not count.", {}, &exception},
+}};
+constexpr std::array<Key, 16> when_keys{{
+    {"region", id_list, optional, "outside, home, unknown, local, or a region's name."},
+    {"country", country_or_unknown_list, optional, "Countries of the remote address, or unknown."},
+    {"list", id_list, optional, "Lists that contain the remote address."},
+    {"remote", cidr_list, optional, "Remote prefixes."},
+    {"allowed", boolean, optional, "Whether an allow entry covers the flow."},
+    {"initiator", word, optional, "Which end connected.", initiator_words},
+    {"l4_proto", protocol_list, optional, "Transport protocols, by name or IANA number."},
+    {"port", port_list, optional, "Remote ports."},
+    {"local_port", port_list, optional, "Local ports."},
+    {"tunnel", word_list, optional, "What carried the flow.", tunnel_words},
+    {"asn", asn_list, optional, "AS numbers of the remote address.", {}, nullptr, true},
+    {"domain", domain_list, optional, "Names of the remote end.", {}, nullptr, true},
+    {"executable", path_list, optional, "Executables of the sender.", {}, nullptr, true},
+    {"user", text_list, optional, "Users of the sender.", {}, nullptr, true},
+    {"unit", text_list, optional, "Systemd units of the sender.", {}, nullptr, true},
+    {"container", text_list, optional, "Container ids of the sender.", {}, nullptr, true},
+}};
+constexpr std::array<Key, 4> window_keys{{
+    {"sum", word, required, "What is added up.", sum_words},
+    {"over", duration, required, "Length of the window, 1s to 90d."},
+    {"by", word_list, required,
+     "Fields that make a group of their own each: remote (address), remote_prefix (/24 of IPv4, /48 of "
+     "IPv6), "
+     "country. An empty list makes the whole host one group.",
+     by_words},
+    {"at_least", size, required, "The sum from which on it reports: bytes with a unit, packets without."},
+}};
+constexpr std::array<Key, 2> suppress_keys{{
+    {"for", duration, required, "How long, in packet time. Without `suppress`: as long as the window."},
+    {"by", word_list, optional, "Fields of the group; default: those of the window.", by_words},
+}};
+constexpr std::array<Key, 5> exception_keys{{
+    {"match", mapping, required, "The flows, by the same keys as `when` has, but for `allowed`.", {}, &match},
+    {"owner", text, required, "Who answers for the exception."},
+    {"reason", text, optional, "Why it is one."},
+    {"ticket", text, optional, "Where that was decided."},
+    {"expires", expiry, required,
+     "The last day on which it excuses (UTC), or the instant from which it no longer does."},
+}};
+
+// `policy` with `rules` at its end: 12 rows.
+constexpr std::array<Key, 12> whole_policy_keys = [] {
+    std::array<Key, 12> out{};
+    std::ranges::copy(policy_keys, out.begin());
+    out[11] = rules_key[0];
+    return out;
+}();
+// `match` is `when` without `allowed`.
+constexpr std::array<Key, 15> match_keys = [] {
+    std::array<Key, 15> out{};
+    std::ranges::copy_if(when_keys, out.begin(), [](const Key& key) { return key.name != "allowed"; });
+    return out;
+}();
+
+}  // namespace
+
+const Mapping policy{"policy", "Top of a file", whole_policy_keys};
+const Mapping site{"site", "sites: NAME", site_keys};
+const Mapping region{"region", "regions: NAME", region_keys};
+const Mapping list{"list", "lists: NAME", list_keys};
+const Mapping allow{"allow entry", "allow", allow_keys};
+const Mapping to{"to", "allow: to", to_keys};
+const Mapping from{"from", "allow: from", from_keys};
+const Mapping ceiling{"ceiling", "allow: ceiling", ceiling_keys};
+const Mapping rule{"rule", "rules", rule_keys};
+const Mapping when{"when", "rules: when", when_keys};
+const Mapping window{"window", "rules: window", window_keys};
+const Mapping suppress{"suppress", "rules: suppress", suppress_keys};
+const Mapping exception{"exception", "rules: exceptions", exception_keys};
+const Mapping match{"match", "rules: exceptions: match", match_keys};
+
+}  // namespace schema
+
+namespace {
+
+const std::array mappings{&schema::policy,    &schema::site, &schema::region, &schema::list,
+                          &schema::allow,     &schema::to,   &schema::from,   &schema::ceiling,
+                          &schema::rule,      &schema::when, &schema::window, &schema::suppress,
+                          &schema::exception, &schema::match};
+
+constexpr std::array renamed{
+    Renamed{"policy", "version", "revision"},
+    Renamed{"policy", "home_region", "home"},
+    Renamed{"policy", "rule", "rules"},
+    Renamed{"policy", "allowlist", "allow"},
+    Renamed{"policy", "whitelist", "allow"},
+    Renamed{"rule", "severity", "level"},
+    Renamed{"rule", "priority", "level"},
+    Renamed{"rule", "name", "id"},
+    Renamed{"rule", "description", "title"},
+    Renamed{"rule", "condition", "when"},
+    Renamed{"rule", "match", "when"},
+    Renamed{"allow entry", "name", "id"},
+    Renamed{"allow entry", "expiry", "expires"},
+    Renamed{"allow entry", "description", "reason"},
+    Renamed{"allow entry", "cidr", "to"},
+    Renamed{"window", "threshold", "at_least"},
+    Renamed{"window", "timeframe", "over"},
+    Renamed{"window", "group_by", "by"},
+    Renamed{"when", "protocol", "l4_proto"},
+    Renamed{"when", "proto", "l4_proto"},
+    Renamed{"when", "cidr", "remote"},
+    Renamed{"when", "process", "executable"},
+    Renamed{"match", "cidr", "remote"},
+    Renamed{"match", "process", "executable"},
+    Renamed{"match", "protocol", "l4_proto"},
+    Renamed{"to", "ports", "port"},
+    Renamed{"region", "country", "countries"},
+    Renamed{"list", "countries", "country"},
+    Renamed{"from", "process", "executable"},
+    Renamed{"ceiling", "over", "per"},
+};
+
+std::string_view need_word(const Key& key) {
+    return key.need == Need::required ? "required" : "optional";
+}
+
+// mdoc takes a leading dot or quote, and lone punctuation as macro arguments, for commands.
+std::string mdoc_text(std::string_view text) {
+    std::string out;
+    for (const char c : text) out += c == '\\' ? std::string("\\e") : std::string(1, c);
+    if (out.starts_with('.') || out.starts_with('\'')) out.insert(0, "\\&");
+    return out;
+}
+
+}  // namespace
+
+const Key* Mapping::find(std::string_view key) const noexcept {
+    const auto found = std::ranges::find(keys, key, &Key::name);
+    return found == keys.end() ? nullptr : &*found;
+}
+
+std::span<const Mapping* const> all_mappings() noexcept {
+    return mappings;
+}
+
+std::span<const Renamed> renamed_keys() noexcept {
+    return renamed;
+}
+
+bool takes_list(Form form) noexcept {
+    return form >= Form::text_list && form <= Form::tag_list;
+}
+
+std::string_view form_name(Form form) noexcept {
+    switch (form) {
+        case Form::text:
+            return "text";
+        case Form::id:
+            return "name";
+        case Form::integer:
+            return "whole number";
+        case Form::decimal:
+            return "number";
+        case Form::country:
+            return "country";
+        case Form::date:
+            return "date";
+        case Form::expiry:
+            return "date or instant";
+        case Form::size:
+            return "size";
+        case Form::duration:
+            return "duration";
+        case Form::level:
+            return "level";
+        case Form::version:
+            return "version";
+        case Form::word:
+            return "word";
+        case Form::boolean:
+            return "true or false";
+        case Form::text_list:
+            return "list of texts";
+        case Form::id_list:
+            return "list of names";
+        case Form::word_list:
+            return "list of words";
+        case Form::country_list:
+            return "list of countries";
+        case Form::country_or_unknown_list:
+            return "list of countries, or unknown";
+        case Form::cidr_list:
+            return "list of prefixes";
+        case Form::asn_list:
+            return "list of AS numbers";
+        case Form::domain_list:
+            return "list of domains";
+        case Form::path_list:
+            return "list of paths";
+        case Form::port_list:
+            return "list of ports";
+        case Form::protocol_list:
+            return "list of protocols";
+        case Form::tag_list:
+            return "list of tags";
+        case Form::mapping:
+            return "mapping";
+        case Form::mapping_list:
+            return "list of mappings";
+        case Form::named_mappings:
+            return "named mappings";
+    }
+    return "";
+}
+
+std::string manual_tables() {
+    std::string out;
+    for (const Mapping* mapping : all_mappings()) {
+        out += ".Ss " + std::string(mapping->title) + "\n.Bl -tag -width Ds\n";
+        for (const Key& key : mapping->keys) {
+            out += ".It Cm " + std::string(key.name) + " Pq " + std::string(form_name(key.form)) + ", " +
+                   std::string(need_word(key)) + "\n" + mdoc_text(key.doc) + "\n";
+            if (!key.words.empty() && key.words.size() > 1) {
+                out += "One of: ";
+                for (std::size_t i = 0; i < key.words.size(); ++i)
+                    out += (i == 0 ? "" : ", ") + std::string(key.words[i]);
+                out += ".\n";
+            }
+            if (key.unknown_in_this_version) out += "Unknown in this version.\n";
+        }
+        out += ".El\n";
+    }
+    return out;
+}
+
+}  // namespace egresswatch::rules

@@ -1,0 +1,90 @@
+// rules/schema.h - the policy language as tables: one row a key.
+//
+// The reader checks a file against them, the hints for unknown keys come from them, and the tables of
+// egresswatch-policy(5) are printed from them (tests/unit/rules/schema_test.cpp compares): what is documented
+// is what is accepted.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace egresswatch::rules {
+
+// The form of a value. "list" forms take one value or a list of them.
+enum class Form : std::uint8_t {
+    text,  // any text of one line
+    id,    // parse_id
+    integer,
+    decimal,
+    country,
+    date,    // of a calendar day
+    expiry,  // a day or an instant
+    size,    // bytes with a unit; packets without
+    duration,
+    level,
+    version,  // ">=1.0"
+    word,     // one of Key::words
+    boolean,
+    text_list,
+    id_list,
+    word_list,
+    country_list,
+    country_or_unknown_list,
+    cidr_list,
+    asn_list,
+    domain_list,
+    path_list,
+    port_list,
+    protocol_list,
+    tag_list,
+    mapping,        // of Key::inner
+    mapping_list,   // a list of mappings of Key::inner
+    named_mappings  // names chosen by the author, each with a mapping of Key::inner
+};
+
+enum class Need : std::uint8_t { optional, required };
+
+struct Mapping;
+
+struct Key {
+    std::string_view name;
+    Form form = Form::text;
+    Need need = Need::optional;
+    std::string_view doc;
+    std::span<const std::string_view> words{};  // permitted, where the form is a word
+    const Mapping* inner = nullptr;
+    bool unknown_in_this_version = false;  // in the language; its source is not in this version: unknown
+};
+
+struct Mapping {
+    std::string_view name;   // "rule", as messages call it
+    std::string_view title;  // of its section in the manual
+    std::span<const Key> keys;
+
+    [[nodiscard]] const Key* find(std::string_view key) const noexcept;
+};
+
+// A key that authors of other rule languages reach for, and what it is called here.
+struct Renamed {
+    std::string_view mapping;
+    std::string_view wrong;
+    std::string_view right;
+};
+
+namespace schema {
+extern const Mapping policy, site, region, list, allow, to, from, ceiling, rule, when, window, suppress,
+    exception, match;
+}
+
+[[nodiscard]] std::span<const Mapping* const> all_mappings() noexcept;  // in the order of the manual
+[[nodiscard]] std::span<const Renamed> renamed_keys() noexcept;
+[[nodiscard]] std::string_view form_name(Form form) noexcept;  // "size", "list of countries"
+[[nodiscard]] bool takes_list(Form form) noexcept;
+
+// The key tables in mdoc, for docs/man/egresswatch-policy.5.
+[[nodiscard]] std::string manual_tables();
+
+}  // namespace egresswatch::rules
