@@ -315,4 +315,19 @@ std::expected<GeoData, RegionError> GeoBuilder::finish() {
     return GeoData::from_parts(std::move(impl_->sources), std::move(segments4), std::move(segments6));
 }
 
+std::expected<GeoData, RegionError> open_geo_file(const std::filesystem::path& path) {
+    const auto file = MappedFile::open(path);
+    if (!file) return std::unexpected(file.error());
+    // MaxMind DB format specification 2.0: the metadata start behind the last marker in the last 128 KiB.
+    constexpr std::size_t metadata_bytes_max = 128 * 1024;
+    const auto text = file->text();
+    const auto tail = text.substr(text.size() - std::min(text.size(), metadata_bytes_max));
+    if (text.starts_with("EWGEO") || tail.find("\xab\xcd\xefMaxMind.com") == std::string_view::npos)
+        return GeoData::open(path);
+    GeoBuilder builder;
+    if (const auto added = builder.add_file({GeoFormat::mmdb, path, {}, {}}); !added)
+        return std::unexpected(added.error());
+    return builder.finish();
+}
+
 }  // namespace egresswatch

@@ -1,10 +1,10 @@
 // classifier/region/geo_builder.h - imports country data of several formats and merges them to GeoData.
+// SPDX-License-Identifier: Apache-2.0
 //
 // In:       files, in order of precedence: the first that knows the country of an address gives it.
 // Out:      GeoData. Addresses for which a later source knows another country are marked disputed.
 // Fails:    RegionError: every bad line of a file (the first GEO_ERRORS_MAX), file:line:column and cure.
 // Not here: the compiled file (geo_data.h).
-// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <expected>
@@ -51,5 +51,8 @@ private:
     struct Impl;
     std::unique_ptr<Impl> impl_;
 };
+
+// A compiled geo file or, by its contents, a MaxMind DB, which is imported on the spot.
+[[nodiscard]] std::expected<GeoData, RegionError> open_geo_file(const std::filesystem::path& path);
 
 }  // namespace egresswatch

@@ -1,11 +1,11 @@
 // classifier/region/geo_data.h - which country an address is registered in, and who says so.
+// SPDX-License-Identifier: Apache-2.0
 //
 // In:       a compiled geo file (.ewgeo), or what GeoBuilder (geo_builder.h) made of the import files.
 // Out:      segments sorted by first address that tile the whole of IPv4 and of IPv6, without gap or overlap.
 // Threads:  immutable; share it freely.
 // Limits:   GEO_SOURCES_MAX.       Cost: 8 B per IPv4 and 24 B per IPv6 segment, mapped from the file.
 // Fails:    RegionError; a file whose checksum, section table or order is wrong is refused whole.
-// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>

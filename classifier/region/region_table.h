@@ -1,11 +1,11 @@
 // classifier/region/region_table.h - the region block (datapath/region.h), its builder, checker and file.
+// SPDX-License-Identifier: Apache-2.0
 //
 // In:       GeoData and a RegionSpec.      Out: one immutable block that kernel and user space look up in.
 // Threads:  immutable, shared by pointer; compile_region_table on any thread.
 // Limits:   CLASSES_MAX class ids for the life of a chain of tables, REGION_BLOCKS_MAX blocks per section.
 // Cost:     about 22 MiB with a full country database; less than 50 ms to compile.
 // Fails:    RegionError; the previous table stays usable.
-// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>
