@@ -189,6 +189,7 @@ Json own_finding(const Json& record) {
         put(own, "outer_remote", member(flow, "outer_remote"));
     }
     if (const Json& lists = member(record, "lists"); lists.is_array() && !lists.empty()) own["lists"] = lists;
+    put(own, "details", member(record, "details"));
     if (record.contains("unjournaled")) own["unjournaled"] = true;
     return own;
 }
@@ -273,6 +274,7 @@ const std::vector<std::string>& ecs_droppable() {
         "/rule/ruleset",
         "/rule/version",
         "/egresswatch/lists",
+        "/egresswatch/details",
         "/egresswatch/class",
         "/egresswatch/flows_in_window",
         "/egresswatch/suppressed",
