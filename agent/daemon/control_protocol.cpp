@@ -11,7 +11,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "agent/daemon/unique_fd.h"
+#include "agent/unique_fd.h"
 
 namespace egresswatch::daemon {
 

@@ -74,7 +74,7 @@ std::expected<UniqueFd, capture::OsError> listen_on(const std::string& path) {
 
 }  // namespace
 
-std::expected<std::unique_ptr<ControlServer>, capture::OsError> ControlServer::start(Config config) {
+std::expected<std::unique_ptr<ControlServer>, capture::OsError> ControlServer::open(Config config) {
     auto listener = listen_on(config.path);
     if (!listener) return std::unexpected(listener.error());
     UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -84,14 +84,16 @@ std::expected<std::unique_ptr<ControlServer>, capture::OsError> ControlServer::s
 }
 
 ControlServer::ControlServer(Config config, UniqueFd listener, UniqueFd wake_fd)
-    : config_(std::move(config)), listener_(std::move(listener)), wake_(std::move(wake_fd)) {
+    : config_(std::move(config)), listener_(std::move(listener)), wake_(std::move(wake_fd)) {}
+
+void ControlServer::start() {
     thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
 }
 
 ControlServer::~ControlServer() {
     thread_.request_stop();
     wake();
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
     ::unlink(config_.path.c_str());
 }
 

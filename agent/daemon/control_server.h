@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "agent/daemon/control_protocol.h"
-#include "agent/daemon/unique_fd.h"
+#include "agent/unique_fd.h"
 #include "capture/engine.h"
 
 namespace egresswatch::daemon {
@@ -38,9 +38,10 @@ public:
         ControlRequest request = ControlRequest::status;
     };
 
-    // Makes the socket (mode 0660, group egresswatch where there is one) and starts the thread. A socket that
-    // another process listens on is refused; one left behind is replaced.
-    [[nodiscard]] static std::expected<std::unique_ptr<ControlServer>, capture::OsError> start(Config config);
+    // Makes the socket (mode 0660, group egresswatch where there is one). A socket that another process
+    // listens on is refused; one left behind is replaced.
+    [[nodiscard]] static std::expected<std::unique_ptr<ControlServer>, capture::OsError> open(Config config);
+    void start();  // the thread; after the capabilities are dropped, so that it has none
     ~ControlServer();
     ControlServer(const ControlServer&) = delete;
     ControlServer& operator=(const ControlServer&) = delete;

@@ -1,5 +1,80 @@
-// agent/daemon/egresswatchd_main.cpp
+// agent/daemon/egresswatchd_main.cpp - the daemon's program: command line, configuration, engine, loop.
 // SPDX-License-Identifier: Apache-2.0
-int main() {
-    return 2;
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "agent/daemon/config.h"
+#include "agent/daemon/daemon.h"
+#include "agent/daemon/log.h"
+#include "capture/ebpf/ebpf_engine.h"
+
+namespace {
+
+using namespace egresswatch;
+
+// Exit codes as in agent/cli/commands.h: 2 wrong input, 3 the environment refused.
+constexpr int exit_bad_input = 2;
+constexpr int exit_refused = 3;
+
+capture::EbpfConfig engine_config(const daemon::Config& config) {
+    capture::EbpfConfig engine;
+    engine.interfaces = config.interfaces;
+    engine.pin_dir = config.pin_dir.string();
+    engine.flow_slots_per_cpu = config.flow_slots_per_cpu;
+    engine.track_all = config.track_all;
+    return engine;
+}
+
+int run(const daemon::Config& config) {
+    daemon::block_signals();
+    auto made = capture::EbpfEngine::make(engine_config(config));
+    if (!made) {
+        spdlog::critical("{}", made.error().to_string());
+        return exit_refused;
+    }
+    const capture::EbpfEngine* ebpf = made->get();
+    daemon::Daemon daemon(config, std::move(*made), [ebpf] {
+        return daemon::Predecessor{ebpf->adoption().adopted, ebpf->adoption().flows};
+    });
+    if (auto started = daemon.start(); !started) {
+        spdlog::critical("{}", started.error());
+        return exit_refused;
+    }
+    return daemon.run();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app{"egresswatchd: watches which traffic leaves this host and its region, and tells"};
+    std::string config_file = daemon::config_file_default;
+    std::string pin_dir;
+    bool check_only = false;
+    app.set_version_flag("--version", "egresswatchd " EGRESSWATCH_VERSION);
+    app.add_option("--config", config_file, "configuration file")->capture_default_str();
+    app.add_option("--pin-dir", pin_dir,
+                   "folder on a bpffs for maps and hooks, instead of the file's pin_dir");
+    app.add_flag("--check-config", check_only,
+                 "check the configuration file, print every problem, and leave");
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : exit_bad_input;
+    }
+    auto config = daemon::load_config(config_file);
+    if (!config) {
+        for (const auto& diagnostic : config.error())
+            std::fputs(rules::format_diagnostic(diagnostic).c_str(), stderr);
+        std::fprintf(stderr, "%s: %s\n", config_file.c_str(), rules::format_counts(config.error()).c_str());
+        return exit_bad_input;
+    }
+    if (check_only) {
+        std::printf("%s: no errors\n", config_file.c_str());
+        return 0;
+    }
+    if (!pin_dir.empty()) config->pin_dir = pin_dir;
+    daemon::set_up_log(config->log_level);
+    return run(*config);
 }

@@ -64,6 +64,12 @@ std::expected<void, capture::OsError> drop_privileges() {
     return {};
 }
 
+std::expected<void, capture::OsError> drop_all_of_this_thread() {
+    const Capabilities none(::cap_init());
+    if (!none || ::cap_set_proc(none.get()) != 0) return failed("capabilities of a helper thread");
+    return {};
+}
+
 PrivilegeStatus privilege_status() {
     PrivilegeStatus status;
     status.uid = ::geteuid();

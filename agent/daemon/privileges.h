@@ -17,6 +17,9 @@ namespace egresswatch::daemon {
 
 [[nodiscard]] std::expected<void, capture::OsError> drop_privileges();
 
+// For a thread that needs no capability at all. The threads that it makes have none either.
+[[nodiscard]] std::expected<void, capture::OsError> drop_all_of_this_thread();
+
 struct PrivilegeStatus {
     unsigned uid = 0;
     std::vector<std::string> effective;  // "cap_bpf", ...

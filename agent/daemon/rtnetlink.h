@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "agent/daemon/unique_fd.h"
+#include "agent/unique_fd.h"
 #include "capture/engine.h"
 #include "classifier/address.h"
 

@@ -1,0 +1,260 @@
+// agent/daemon/config.cpp - the keys of egresswatch.yaml as tables: one row a key, and how it is read.
+// SPDX-License-Identifier: Apache-2.0
+//
+// What is documented is what is accepted: tests/unit/agent/daemon_config_test.cpp compares the tables with
+// docs/man/egresswatch.yaml.5.
+#include "agent/daemon/config.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "agent/daemon/config_reader.h"
+#include "agent/records/record.h"
+
+namespace egresswatch::daemon {
+
+namespace {
+
+using rules::Node;
+using std::chrono::seconds;
+
+constexpr std::string_view engine_words[] = {"ebpf"};
+constexpr std::string_view track_words[] = {"outside", "all"};
+constexpr std::string_view log_words[] = {"debug", "info", "warn", "error"};
+constexpr std::string_view output_words[] = {"syslog"};
+constexpr std::string_view transport_words[] = {"unix", "udp", "tcp"};
+constexpr std::string_view framing_words[] = {"octet", "lf"};
+constexpr std::string_view body_words[] = {"ecs", "text"};
+constexpr std::string_view level_words[] = {"low", "medium", "high", "critical"};
+
+constexpr std::uint64_t kibi = 1024, mebi = kibi * 1024, gibi = mebi * 1024;
+
+void read_interfaces(ConfigReader& reader, const Node& node, std::vector<std::string>& out) {
+    std::vector<std::string> names;
+    for (const Node* item : reader.list(node)) {
+        const auto name = reader.text(*item);
+        if (!name) continue;
+        if (name->size() > 15)  // IFNAMSIZ - 1
+            reader.error(*item, "config/interface",
+                         "interface name \"" + *name + "\" is longer than 15 characters",
+                         "write a name, a pattern (\"veth*\") or all-physical");
+        else
+            names.push_back(*name);
+    }
+    if (names.empty() && node.items.empty())
+        reader.error(node, "config/empty", "interfaces is empty: nothing would be watched",
+                     "write all-physical, or names and patterns of interfaces");
+    out = std::move(names);
+}
+
+void read_kinds(ConfigReader& reader, const Node& node, std::set<std::string>& out) {
+    std::set<std::string> kinds;
+    for (const Node* item : reader.list(node)) {
+        const std::span<const std::string_view> known(records::kinds);
+        if (const auto word = reader.word(*item, known)) kinds.insert(std::string(known[*word]));
+    }
+    out = std::move(kinds);
+}
+
+const ConfigKey<FlowRecordSettings> flow_record_keys[] = {
+    {"long_lived",
+     [](ConfigReader& r, const Node& n, FlowRecordSettings& c) {
+         r.assign(r.duration(n, seconds(1), seconds(86400)), c.long_lived);
+     }},
+    {"per_second_max",
+     [](ConfigReader& r, const Node& n, FlowRecordSettings& c) {
+         if (const auto value = r.integer(n, 0, 1'000'000))
+             c.per_second_max = static_cast<std::uint32_t>(*value);
+     }},
+};
+
+const ConfigKey<JournalSettings> journal_keys[] = {
+    {"segment_size", [](ConfigReader& r, const Node& n,
+                        JournalSettings& c) { r.assign(r.size(n, mebi, 4 * gibi), c.segment_bytes_max); }},
+    {"size_max", [](ConfigReader& r, const Node& n,
+                    JournalSettings& c) { r.assign(r.size(n, 16 * mebi, 16384 * gibi), c.bytes_max); }},
+    {"age_max",
+     [](ConfigReader& r, const Node& n, JournalSettings& c) {
+         if (const auto age = r.duration(n, seconds(3600), seconds(3650LL * 86400)))
+             c.age_max = std::chrono::duration_cast<std::chrono::hours>(*age);
+     }},
+};
+
+const ConfigKey<outputs::SyslogConfig> output_keys[] = {
+    {"name", [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) { r.assign(r.text(n), c.name); }},
+    {"type", [](ConfigReader& r, const Node& n,
+                outputs::SyslogConfig&) { [[maybe_unused]] const auto only_one = r.word(n, output_words); }},
+    {"transport",
+     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+         if (const auto word = r.word(n, transport_words))
+             c.transport = static_cast<outputs::Transport>(*word);
+     }},
+    {"address",
+     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) { r.assign(r.text(n), c.address); }},
+    {"port",
+     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+         if (const auto port = r.integer(n, 1, 65535)) c.port = static_cast<std::uint16_t>(*port);
+     }},
+    {"framing",
+     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+         if (const auto word = r.word(n, framing_words)) c.framing = static_cast<outputs::Framing>(*word);
+     }},
+    {"body",
+     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+         if (const auto word = r.word(n, body_words)) c.body = static_cast<records::BodyKind>(*word);
+     }},
+    {"max_bytes",
+     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+         r.assign(r.integer(n, outputs::message_bytes_min, outputs::message_bytes_limit), c.max_bytes);
+     }},
+    {"facility",
+     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+         const auto name = r.text(n);
+         if (!name) return;
+         if (const auto facility = outputs::parse_facility(*name))
+             c.facility = *facility;
+         else
+             r.error(n, "config/word", "\"" + *name + "\" is not a syslog facility",
+                     "write one of kern, user, daemon, auth, authpriv, syslog, local0 to local7");
+     }},
+    {"level_min",
+     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+         if (const auto word = r.word(n, level_words))
+             c.level_min = *records::parse_level(level_words[*word]);
+     }},
+    {"kinds", [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) { read_kinds(r, n, c.kinds); }},
+};
+static_assert(static_cast<int>(outputs::Transport::tcp) == 2 && static_cast<int>(outputs::Framing::lf) == 1 &&
+                  static_cast<int>(records::BodyKind::text) == 1,
+              "the words above are in the order of the enumerators");
+
+// "udp-192.0.2.7-514": names the cursor, so it must not depend on the place in the list.
+std::string default_name(const outputs::SyslogConfig& output) {
+    std::string name(transport_words[static_cast<std::size_t>(output.transport)]);
+    name += "-" + output.address;
+    if (output.transport != outputs::Transport::unix_datagram) name += "-" + std::to_string(output.port);
+    for (char& c : name)
+        if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '.' && c != '-' && c != '_') c = '-';
+    return name;
+}
+
+void read_output(ConfigReader& reader, const Node& node, std::vector<outputs::SyslogConfig>& outputs) {
+    if (node.kind != Node::Kind::mapping) {
+        reader.error(node, "config/type", "an output is a mapping with type, transport and address",
+                     "write - {type: syslog, transport: udp, address: 192.0.2.7}");
+        return;
+    }
+    outputs::SyslogConfig output;
+    const std::size_t before = reader.error_count();
+    const auto context = reader.enter("outputs[" + std::to_string(outputs.size()) + "]", node);
+    reader.mapping<outputs::SyslogConfig>(node, output_keys, "output", output);
+    const Node* type = reader.find(node, "type");
+    const Node* address = reader.find(node, "address");
+    if (type == nullptr) reader.error(node, "config/missing", "the output has no type", "add type: syslog");
+    if (address == nullptr && output.transport != outputs::Transport::unix_datagram)
+        reader.error(node, "config/missing", "the output has no address",
+                     "add address: and the receiver's IP address or name");
+    if (output.name.empty()) output.name = default_name(output);
+    for (const auto& other : outputs)
+        if (other.name == output.name)
+            reader.error(
+                node, "config/duplicate-output", "two outputs are called \"" + output.name + "\"",
+                "give each a name of its own: it names the file in which its place in the journal is kept");
+    if (reader.error_count() == before)
+        for (const auto& problem : outputs::check(output)) reader.error(node, "config/output", problem, "");
+    outputs.push_back(std::move(output));
+}
+
+const ConfigKey<Config> config_keys[] = {
+    {"site", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.text(n), c.site); }},
+    {"engine",
+     [](ConfigReader& r, const Node& n, Config& c) {
+         if (const auto word = r.word(n, engine_words)) c.engine = engine_words[*word];
+     }},
+    {"interfaces", [](ConfigReader& r, const Node& n, Config& c) { read_interfaces(r, n, c.interfaces); }},
+    {"track",
+     [](ConfigReader& r, const Node& n, Config& c) {
+         if (const auto word = r.word(n, track_words)) c.track_all = *word == 1;
+     }},
+    {"flow_slots_per_cpu",
+     [](ConfigReader& r, const Node& n, Config& c) {
+         const auto slots = r.integer(n, 64, 4'194'304);
+         if (!slots) return;
+         if ((*slots & (*slots - 1)) != 0) {
+             std::uint64_t above = 64;
+             while (above < *slots) above *= 2;
+             r.error(n, "config/power-of-two", std::to_string(*slots) + " is not a power of two",
+                     "write " + std::to_string(above / 2) + " or " + std::to_string(above));
+             return;
+         }
+         c.flow_slots_per_cpu = static_cast<std::uint32_t>(*slots);
+     }},
+    {"policy_dir", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.policy_dir); }},
+    {"geo_file", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.geo_file); }},
+    {"state_dir", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.state_dir); }},
+    {"pin_dir", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.pin_dir); }},
+    {"control_socket",
+     [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.control_socket); }},
+    {"keep_hooks", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.boolean(n), c.keep_hooks); }},
+    {"coverage_interval",
+     [](ConfigReader& r, const Node& n, Config& c) {
+         r.assign(r.duration(n, seconds(1), seconds(60)), c.coverage_interval);
+     }},
+    {"flow_records",
+     [](ConfigReader& r, const Node& n, Config& c) {
+         r.mapping<FlowRecordSettings>(n, flow_record_keys, "flow_records", c.flow_records);
+     }},
+    {"journal", [](ConfigReader& r, const Node& n,
+                   Config& c) { r.mapping<JournalSettings>(n, journal_keys, "journal", c.journal); }},
+    {"log_level",
+     [](ConfigReader& r, const Node& n, Config& c) {
+         if (const auto word = r.word(n, log_words)) c.log_level = log_words[*word];
+     }},
+    {"outputs",
+     [](ConfigReader& r, const Node& n, Config& c) {
+         for (const Node* item : r.list(n)) read_output(r, *item, c.outputs);
+     }},
+};
+
+}  // namespace
+
+std::vector<std::string> config_key_names() {
+    std::vector<std::string> names;
+    for (const auto& key : config_keys) names.emplace_back(key.name);
+    for (const auto& key : flow_record_keys) names.push_back("flow_records." + std::string(key.name));
+    for (const auto& key : journal_keys) names.push_back("journal." + std::string(key.name));
+    for (const auto& key : output_keys) names.push_back("outputs." + std::string(key.name));
+    return names;
+}
+
+rules::Compiled<Config> parse_config(std::string_view name, std::string_view text) {
+    const rules::SourceText source{std::string(name), std::string(text)};
+    auto root = rules::read_yaml(source);
+    if (!root) return std::unexpected(std::move(root.error()));
+    ConfigReader reader(source);
+    Config config;
+    reader.mapping<Config>(**root, config_keys, "configuration", config);
+    if (reader.error_count() != 0) return std::unexpected(reader.take_diagnostics());
+    return config;
+}
+
+rules::Compiled<Config> load_config(const std::filesystem::path& path) {
+    std::ifstream in(path);
+    std::ostringstream text;
+    // A directory opens, and fails only when it is read.
+    if (!in || !(text << in.rdbuf())) {
+        rules::Diagnostic diagnostic;
+        diagnostic.code = "config/unreadable";
+        diagnostic.span.file = path.string();
+        diagnostic.message = std::string("cannot be read: ") + std::strerror(errno == 0 ? EIO : errno);
+        diagnostic.help = "name a readable file with --config";
+        return std::unexpected(std::vector{std::move(diagnostic)});
+    }
+    return parse_config(path.string(), text.str());
+}
+
+}  // namespace egresswatch::daemon

@@ -1,0 +1,60 @@
+// agent/daemon/config.h - /etc/egresswatch/egresswatch.yaml as a value. docs/man/egresswatch.yaml.5 is its
+// manual. SPDX-License-Identifier: Apache-2.0
+//
+// In:    a YAML file.     Out: Config, every default filled in, every value within its range.
+// Fails: Diagnostics, all of them at once, each with its place and its cure; never half a configuration.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "agent/daemon/control_protocol.h"
+#include "agent/outputs/syslog_output.h"
+#include "rules/diagnostics.h"
+
+namespace egresswatch::daemon {
+
+inline constexpr const char* config_file_default = "/etc/egresswatch/egresswatch.yaml";
+
+struct JournalSettings {
+    std::uint64_t segment_bytes_max = journal::segment_bytes_default;
+    std::uint64_t bytes_max = 8ULL << 30;
+    std::chrono::hours age_max{24 * 90};
+};
+
+struct FlowRecordSettings {
+    std::chrono::seconds long_lived{300};  // a flow that lives longer is recorded again at this interval
+    std::uint32_t per_second_max = 1000;   // records beyond are counted in the coverage record
+};
+
+struct Config {
+    std::string site;
+    std::string engine = "ebpf";
+    std::vector<std::string> interfaces{"all-physical"};
+    bool track_all = false;
+    std::uint32_t flow_slots_per_cpu = 0;  // 0: the engine chooses
+    std::filesystem::path policy_dir = "/etc/egresswatch/policy.d";
+    std::string geo_file;  // empty: find_geo_file()
+    std::filesystem::path state_dir = "/var/lib/egresswatch";
+    std::filesystem::path pin_dir = "/sys/fs/bpf/egresswatch";
+    std::string control_socket = control_socket_default;
+    bool keep_hooks = false;
+    std::chrono::seconds coverage_interval{10};
+    FlowRecordSettings flow_records;
+    JournalSettings journal;
+    std::string log_level = "info";
+    std::vector<outputs::SyslogConfig> outputs;
+};
+
+[[nodiscard]] rules::Compiled<Config> load_config(const std::filesystem::path& path);
+// `name` stands for the file in diagnostics.
+[[nodiscard]] rules::Compiled<Config> parse_config(std::string_view name, std::string_view text);
+
+// "site", "journal.size_max", "outputs.port", ...: every key there is.
+[[nodiscard]] std::vector<std::string> config_key_names();
+
+}  // namespace egresswatch::daemon

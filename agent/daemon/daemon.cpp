@@ -1,0 +1,275 @@
+// agent/daemon/daemon.cpp - start, loop and stop; reload is in daemon_reload.cpp, coverage in
+// daemon_coverage.cpp. SPDX-License-Identifier: Apache-2.0
+#include "agent/daemon/daemon.h"
+
+#include <spdlog/spdlog.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <thread>
+
+#include "agent/daemon/privileges.h"
+
+namespace egresswatch::daemon {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+sigset_t our_signals() {
+    sigset_t set;
+    ::sigemptyset(&set);
+    for (const int signal : {SIGHUP, SIGTERM, SIGINT}) ::sigaddset(&set, signal);
+    return set;
+}
+
+Timestamp wall_clock() {
+    return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
+}
+
+// The folder of everything that must outlive us. Its owner must be us: without CAP_DAC_OVERRIDE, which
+// start() gives up, root cannot write into another user's folder either.
+std::expected<void, std::string> prepare_state_dir(const std::filesystem::path& directory) {
+    std::error_code error;
+    if (std::filesystem::create_directories(directory, error))
+        std::filesystem::permissions(directory, std::filesystem::perms(0750), error);
+    struct stat info {};
+    if (::stat(directory.c_str(), &info) != 0)
+        return std::unexpected("state_dir " + directory.string() + ": " + std::strerror(errno));
+    if (info.st_uid != ::geteuid())
+        return std::unexpected("state_dir " + directory.string() + " belongs to user id " +
+                               std::to_string(info.st_uid) + ", this process runs as " +
+                               std::to_string(::geteuid()) +
+                               "; start it as the owner (systemctl start egresswatchd) "
+                               "or name another folder");
+    return {};
+}
+
+}  // namespace
+
+void block_signals() {
+    const sigset_t set = our_signals();
+    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    ::signal(SIGPIPE, SIG_IGN);
+}
+
+Daemon::Daemon(Config config, std::unique_ptr<capture::Engine> engine, Predecessors predecessor,
+               DaemonOptions options)
+    : config_(std::move(config)),
+      options_(options),
+      ask_predecessor_(std::move(predecessor)),
+      origin_(records::Origin::of_this_host(config_.site)),
+      engine_(std::move(engine)) {}
+
+Daemon::~Daemon() {
+    stop();
+}
+
+std::expected<void, std::string> Daemon::start() {
+    started_ = wall_clock();
+    const sigset_t set = our_signals();
+    signals_ = UniqueFd(::signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC));
+    if (!signals_) return std::unexpected(std::string("signalfd: ") + std::strerror(errno));
+
+    if (auto done = prepare_state_dir(config_.state_dir); !done) return done;
+    if (auto done = load_policy_first(); !done) return done;
+    if (auto done = open_journal(); !done) return done;
+    auto control = ControlServer::open({.path = config_.control_socket});
+    if (!control) return std::unexpected(control.error().to_string());
+    control_ = std::move(*control);
+
+    if (auto done = engine_->install_region(*state_->table); !done)
+        return std::unexpected(done.error().to_string());
+    if (ask_predecessor_) predecessor_ = ask_predecessor_();
+    save_region_table();
+    evaluation_ = std::make_unique<Evaluation>(state_, config_.flow_records, *writer_);
+    evaluation_->set_engine(engine_.get());
+    write_policy_record("loaded", state_->warnings);
+    begin_coverage();
+    if (auto done = engine_->start(*evaluation_); !done) {
+        writer_->write(records::stop_record(origin_, "engine did not start: " + done.error().to_string()));
+        return std::unexpected(done.error().to_string());
+    }
+    engine_running_ = true;
+    if (auto done = start_threads(); !done) return done;
+    coverage_due_ = Clock::now() + config_.coverage_interval;
+    service_.ready(status_line());
+    spdlog::info("started: {}", status_line());
+    return {};
+}
+
+std::expected<void, std::string> Daemon::load_policy_first() {
+    auto netlink = Rtnetlink::open();
+    if (!netlink) return std::unexpected(netlink.error().to_string());
+    netlink_ = std::move(*netlink);
+    auto watch = AddressWatch::open();
+    if (!watch) return std::unexpected(watch.error().to_string());
+    address_watch_ = std::move(*watch);
+    auto addresses = netlink_->addresses();
+    if (!addresses) return std::unexpected(addresses.error().to_string());
+
+    // A predecessor's table keeps the meaning of the class ids that its counters in the kernel are under.
+    auto previous = RegionTable::load(state_file("region.table"));
+    const RegionTable* chain = previous ? previous->get() : nullptr;
+    auto state = build_policy_state({config_.policy_dir, config_.geo_file}, *addresses, chain, started_);
+    if (!state) return std::unexpected("nothing to start with:\n" + state.error().report);
+    state_ = std::make_shared<const PolicyState>(std::move(*state));
+    for (const auto& warning : state_->warnings) spdlog::warn("{}", warning);
+    return {};
+}
+
+std::expected<void, std::string> Daemon::open_journal() {
+    journal::Config config;
+    config.directory = config_.state_dir / "journal";
+    config.origin = origin_;
+    config.segment_bytes_max = config_.journal.segment_bytes_max;
+    config.retention_bytes_max = config_.journal.bytes_max;
+    config.retention_age = config_.journal.age_max;
+    auto opened = journal::Journal::open(std::move(config));
+    if (!opened) return std::unexpected("journal: " + opened.error().to_string());
+    journal_ = std::move(*opened);
+    writer_ = std::make_unique<JournalWriter>(origin_, *journal_);
+    for (const auto& output : config_.outputs) {
+        outputs_.push_back(std::make_unique<outputs::SyslogOutput>(output, *journal_,
+                                                                   config_.state_dir / "cursors", origin_));
+        writer_->add_output(outputs_.back().get());
+    }
+    return {};
+}
+
+// Everything is open: give up the capabilities, and only then make threads; those have none at all, because
+// the thread that makes them has none.
+std::expected<void, std::string> Daemon::start_threads() {
+    if (options_.drop_privileges)
+        if (auto done = drop_privileges(); !done) return std::unexpected(done.error().to_string());
+    std::expected<void, std::string> result;
+    std::thread([&] {
+        if (options_.drop_privileges)
+            if (auto done = drop_all_of_this_thread(); !done) {
+                result = std::unexpected(done.error().to_string());
+                return;
+            }
+        journal_->start();
+        for (const auto& output : outputs_)
+            if (auto done = output->start(); !done) {
+                result = std::unexpected("output " + output->status().name + ": " + done.error().to_string());
+                return;
+            }
+        control_->start();
+    }).join();
+    return result;
+}
+
+int Daemon::run() {
+    while (step()) {
+    }
+    stop();
+    return exit_code_;
+}
+
+bool Daemon::step() {
+    if (auto polled = engine_->poll(options_.poll_timeout); !polled) {
+        stop_reason_ = "engine failed: " + polled.error().to_string();
+        spdlog::critical("{}", stop_reason_);
+        exit_code_ = 3;
+        return false;
+    }
+    handle_signals();
+    handle_addresses();
+    finish_build();
+    begin_build();
+    handle_control();
+    const auto now = Clock::now();
+    if (now >= losses_check_at_) {
+        losses_check_at_ = now + std::chrono::seconds(1);
+        write_loss_findings(engine_->totals(), wall_clock());
+    }
+    if (now >= coverage_due_) {
+        // From the plan, not from now: ten seconds stay ten seconds. After a long stall the plan starts anew.
+        coverage_due_ = std::max(coverage_due_ + config_.coverage_interval, now);
+        write_coverage(wall_clock());
+        service_.status(status_line());
+    }
+    if (const std::string error = writer_->take_error(); !error.empty())
+        spdlog::error("journal: {}; findings go to the outputs directly until it works again", error);
+    service_.alive(now);
+    return !stop_requested_;
+}
+
+void Daemon::handle_signals() {
+    signalfd_siginfo info{};
+    while (::read(signals_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
+        if (info.ssi_signo == SIGHUP) {
+            request_reload("SIGHUP");
+        } else {
+            stop_requested_ = true;
+            stop_reason_ = info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT";
+        }
+    }
+}
+
+void Daemon::handle_control() {
+    status_answer_.clear();
+    for (const auto& pending : control_->take_requests()) {
+        if (pending.request == ControlRequest::reload) {
+            // A build that runs may have read the files already: this client waits for one that has not.
+            (build_ && !build_->addresses_only ? reload_clients_next_ : reload_clients_)
+                .push_back(pending.client);
+            request_reload("control socket");
+            continue;
+        }
+        if (status_answer_.empty()) {
+            records::Json answer{{"ok", true}};
+            answer["status"] = status();
+            status_answer_ = answer.dump(-1, ' ', false, records::Json::error_handler_t::replace);
+        }
+        control_->answer(pending.client, status_answer_);
+    }
+}
+
+void Daemon::stop() {
+    if (!engine_running_) return;
+    engine_running_ = false;
+    service_.stopping();
+    spdlog::info("stopping: {}", stop_reason_.empty() ? "asked to" : stop_reason_);
+    if (build_) build_->result.wait();
+    [[maybe_unused]] const auto last_events = engine_->poll(std::chrono::milliseconds(0));
+    write_coverage(wall_clock());
+    if (config_.keep_hooks) {
+        spdlog::info("keep_hooks: the kernel goes on counting; `egresswatch detach` removes the hooks");
+    } else {
+        engine_->stop();
+        std::error_code ignored;
+        std::filesystem::remove(state_file("region.table"), ignored);  // nobody will adopt its class ids
+    }
+    writer_->write(records::stop_record(origin_, stop_reason_.empty() ? "stopped" : stop_reason_));
+    control_.reset();
+    [[maybe_unused]] const auto durable = journal_->commit();
+    for (const auto& output : outputs_) output->stop();
+    journal_->stop();
+    engine_.reset();
+}
+
+void Daemon::save_region_table() const {
+    if (auto saved = state_->table->save(state_file("region.table")); !saved)
+        spdlog::warn("{}; a successor that adopts the kernel's counters cannot tell their countries",
+                     saved.error().message);
+}
+
+std::string Daemon::status_line() const {
+    std::size_t hooked = 0, blind = 0;
+    const auto totals = engine_->totals();
+    for (const auto& interface : totals.interfaces) (interface.hooked ? hooked : blind)++;
+    std::string line = "policy " + state_->policy->name + " revision " +
+                       std::to_string(state_->policy->revision) + ", " + std::to_string(hooked) +
+                       " interfaces hooked";
+    if (blind != 0) line += ", " + std::to_string(blind) + " not";
+    if (last_reload_ && !last_reload_->ok) line += "; the last reload was rejected";
+    return line;
+}
+
+}  // namespace egresswatch::daemon

@@ -1,0 +1,162 @@
+// agent/daemon/daemon_coverage.cpp - coverage records, the gap of a restart, and findings about ourselves.
+// SPDX-License-Identifier: Apache-2.0
+#include <spdlog/spdlog.h>
+
+#include <thread>
+
+#include "agent/daemon/daemon.h"
+#include "agent/daemon/internal_finding.h"
+
+namespace egresswatch::daemon {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Readings of the counters while packets are inside the hooks: one that balances is found soon or not at all.
+constexpr int balanced_readings_max = 5;
+// A full flow table or a bypass goes on for long: one finding in this time is enough, the totals are exact.
+constexpr std::chrono::seconds internal_finding_interval{60};
+
+}  // namespace
+
+capture::TotalsSnapshot Daemon::read_totals() const {
+    capture::TotalsSnapshot totals = engine_->totals();
+    for (int i = 1; i < balanced_readings_max && !Conservation::balanced(totals); i++)
+        totals = engine_->totals();
+    return totals;
+}
+
+std::vector<LinkCounters> Daemon::read_links() {
+    auto links = netlink_->links();
+    if (links) return std::move(*links);
+    spdlog::warn("{}; this period has no residual", links.error().to_string());
+    return {};
+}
+
+CoverageContext Daemon::coverage_context() const {
+    CoverageContext context;
+    context.engine = engine_->name();
+    context.policy_hash = state_->policy->content_hash();
+    context.geo_hash = state_->geo->content_hash();
+    for (std::size_t id = 0; id < state_->table->class_count(); id++)
+        context.classes.push_back(state_->table->class_info(static_cast<std::uint16_t>(id)));
+    const auto evaluated = evaluation_->evaluator().counters();
+    context.findings = evaluation_->counters().findings + internal_findings_;
+    context.findings_suppressed = evaluated.suppressed;
+    context.window_evictions = evaluated.window_evictions;
+    context.flow_records_skipped = evaluation_->counters().flow_records_skipped;
+    context.unjournaled = journal_->status().unjournaled;
+    return context;
+}
+
+// Where coverage goes on after a restart, and the record that says for how long nobody evaluated.
+void Daemon::begin_coverage() {
+    const unsigned cpus = std::max(1u, std::thread::hardware_concurrency());
+    const auto saved = CoverageKeeper::load(state_file("coverage.json"));
+    const auto totals = engine_->totals();
+    const bool goes_on = saved && predecessor_.adopted && CoverageKeeper::continues(saved->totals, totals) &&
+                         saved->to <= started_;
+    if (goes_on) {
+        coverage_.emplace(origin_, cpus, saved->to, saved->totals);
+    } else {
+        // Counters that were adopted and cannot be placed in time belong to nobody's period.
+        coverage_.emplace(origin_, cpus, started_, predecessor_.adopted ? totals : capture::TotalsSnapshot{});
+    }
+    losses_reported_ = totals.losses;
+    if (!saved) return;
+    records::Gap gap;
+    gap.reason = "evaluation";
+    gap.from = saved->to;
+    gap.to = started_;
+    if (goes_on)
+        gap.detail =
+            "the daemon did not run; the kernel counted on, and the next coverage record holds the totals of "
+            "this time; " +
+            std::to_string(predecessor_.flows) + " flows were taken over";
+    else if (predecessor_.adopted)
+        gap.detail =
+            "the daemon did not run; the kernel counted on, but the totals cannot be divided from earlier "
+            "ones";
+    else
+        gap.detail =
+            "the daemon did not run and no hooks were in place: traffic of this time was not counted";
+    spdlog::warn("evaluation gap from {} to {}: {}", records::format_time(gap.from),
+                 records::format_time(gap.to), gap.detail);
+    writer_->write(records::gap_record(origin_, gap));
+}
+
+void Daemon::write_coverage(Timestamp now) {
+    const auto driver_before = read_links();
+    auto totals = read_totals();
+    const auto driver_after = read_links();
+    writer_->write(
+        coverage_->period(now, std::move(totals), driver_before, driver_after, coverage_context()));
+    if (!coverage_->save(state_file("coverage.json")))
+        spdlog::warn("cannot write {}; after a restart the totals of the gap cannot be told",
+                     state_file("coverage.json").string());
+    write_conservation_findings(now);
+}
+
+void Daemon::write_loss_findings(const capture::TotalsSnapshot& totals, Timestamp now) {
+    const auto lost = [&](datapath::loss_reason reason) {
+        return totals.losses[reason] - losses_reported_[reason];
+    };
+    const std::uint64_t packets = lost(datapath::LOSS_FLOWS_FULL);
+    if (packets == 0 || Clock::now() < loss_finding_after_) return;
+    InternalFinding finding;
+    finding.rule = "egresswatch/flow-table-full";
+    finding.title = "Flows found no place in the flow table and were not evaluated";
+    finding.level = rules::Level::high;
+    finding.measure = "packets";
+    finding.value = packets;
+    finding.details = {{"bytes", lost(datapath::LOSS_FLOWS_FULL_BYTES)},
+                       {"flows_live", totals.flows_live},
+                       {"flow_slots", totals.flow_slots}};
+    finding.message =
+        std::to_string(packets) + " packets (" + std::to_string(lost(datapath::LOSS_FLOWS_FULL_BYTES)) +
+        " bytes) belong to flows that found no slot; totals are exact, rules did not see them; raise "
+        "flow_slots_per_cpu";
+    finding.time = now;
+    writer_->write(internal_finding_record(origin_, finding));
+    spdlog::warn("flow table full: {}", finding.message);
+    internal_findings_++;
+    losses_reported_ = totals.losses;
+    loss_finding_after_ = Clock::now() + internal_finding_interval;
+}
+
+void Daemon::write_conservation_findings(Timestamp now) {
+    if (Clock::now() < conservation_finding_after_) return;
+    for (const ConservationResult& result : coverage_->conservation()) {
+        if (!result.bypass_suspected && !result.balance_broken) continue;
+        InternalFinding finding;
+        finding.level = rules::Level::high;
+        finding.time = now;
+        finding.details = {{"interface", result.interface}, {"conservation", conservation_json(result)}};
+        if (result.bypass_suspected) {
+            finding.rule = "egresswatch/conservation-residual";
+            finding.title = "Traffic left an interface without passing the hook";
+            finding.measure = "bytes";
+            finding.value = result.excess_bytes;
+            finding.threshold = result.tolerance_bytes;
+            finding.message = result.interface + ": the driver sent " + std::to_string(result.excess_bytes) +
+                              " bytes more than the hook saw (tolerance " +
+                              std::to_string(result.tolerance_bytes) +
+                              "): a packet socket with PACKET_QDISC_BYPASS, AF_XDP, or a program before ours";
+        } else {
+            finding.rule = "egresswatch/conservation-balance";
+            finding.title = "The counters of a hook do not add up";
+            finding.measure = "packets";
+            finding.value = static_cast<std::uint64_t>(std::abs(result.unbalanced_packets));
+            finding.message = result.interface + ": packets seen and the sum of their outcomes differ by " +
+                              std::to_string(result.unbalanced_packets) +
+                              ": a fault of egresswatch, please report it";
+        }
+        writer_->write(internal_finding_record(origin_, finding));
+        spdlog::warn("conservation: {}", finding.message);
+        internal_findings_++;
+        conservation_finding_after_ = Clock::now() + internal_finding_interval;
+    }
+}
+
+}  // namespace egresswatch::daemon

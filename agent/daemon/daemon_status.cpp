@@ -1,0 +1,135 @@
+// agent/daemon/daemon_status.cpp - what `egresswatch status` shows; docs/man/egresswatch-status.1 lists the
+// members. SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
+#include "agent/daemon/daemon.h"
+#include "agent/daemon/privileges.h"
+
+namespace egresswatch::daemon {
+
+namespace {
+
+using records::Json;
+
+Timestamp wall_clock() {
+    return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
+}
+
+Json policy_status(const PolicyState& state, const Config& config,
+                   const std::optional<ReloadOutcome>& last_reload) {
+    Json out;
+    out["name"] = state.policy->name;
+    out["revision"] = state.policy->revision;
+    out["content_hash"] = state.policy->content_hash();
+    out["directory"] = config.policy_dir.string();
+    out["since"] = records::format_time(state.since);
+    out["rules"] = state.policy->rules.size();
+    out["allows"] = state.policy->allows.size();
+    out["warnings"] = state.warnings;
+    out["last_reload"] = nullptr;
+    if (last_reload)
+        out["last_reload"] = {{"time", records::format_time(last_reload->at)},
+                              {"ok", last_reload->ok},
+                              {"trigger", last_reload->trigger},
+                              {"problems", last_reload->problems}};
+    return out;
+}
+
+Json geo_status(const PolicyState& state) {
+    Json out;
+    out["file"] = state.geo_path.string();
+    out["content_hash"] = state.geo->content_hash();
+    out["sources"] = Json::array();
+    for (const GeoSource& source : state.geo->sources())
+        out["sources"].push_back({{"name", source.name}, {"date", source.date}, {"records", source.records}});
+    out["region_table"] = {{"generation", state.table->generation()},
+                           {"bytes", state.table->block().size()},
+                           {"classes", state.table->class_count()}};
+    out["host_addresses"] = Json::array();
+    for (const Address& address : state.host_addresses) out["host_addresses"].push_back(address.to_string());
+    return out;
+}
+
+Json journal_status(const journal::Status& status) {
+    return {{"state", status.state},          {"first_seq", status.first_seq},
+            {"last_seq", status.last_seq},    {"durable_seq", status.durable_seq},
+            {"segments", status.segments},    {"bytes", status.bytes},
+            {"appended", status.appended},    {"unjournaled", status.unjournaled},
+            {"lines_cut", status.lines_cut},  {"segments_deleted", status.segments_deleted},
+            {"last_error", status.last_error}};
+}
+
+Json evaluation_status(const Evaluation& evaluation) {
+    const auto& counters = evaluation.counters();
+    const auto evaluator = evaluation.evaluator().counters();
+    Json rules = Json::array();
+    for (const auto& rule : evaluation.evaluator().rule_status())
+        rules.push_back({{"id", rule.id},
+                         {"active", rule.active},
+                         {"findings", rule.findings},
+                         {"suppressed", rule.suppressed},
+                         {"evicted", rule.evicted},
+                         {"groups", rule.groups}});
+    return {{"packet_time", records::format_time(evaluation.packet_time())},
+            {"updates", counters.updates},
+            {"findings", counters.findings},
+            {"suppressed", evaluator.suppressed},
+            {"window_evictions", evaluator.window_evictions},
+            {"suppression_evictions", evaluator.suppression_evictions},
+            {"late", evaluator.late},
+            {"ahead", evaluator.ahead},
+            {"flow_records", counters.flow_records},
+            {"flow_records_skipped", counters.flow_records_skipped},
+            {"long_lived_untracked", counters.long_lived_untracked},
+            {"rules", std::move(rules)}};
+}
+
+Json privileges_json() {
+    const PrivilegeStatus status = privilege_status();
+    return {{"uid", status.uid},
+            {"effective", status.effective},
+            {"bounding", status.bounding},
+            {"no_new_privs", status.no_new_privs}};
+}
+
+}  // namespace
+
+Json Daemon::status() {
+    Json out;
+    out["version"] = origin_.version;
+    out["site"] = origin_.site;
+    out["host"] = origin_.host;
+    out["pid"] = ::getpid();
+    out["started"] = records::format_time(started_);
+    out["time"] = records::format_time(wall_clock());
+    out["engine"] = engine_->name();
+    out["adopted"] = predecessor_.adopted;
+
+    // Interfaces, classes and losses as a coverage record has them, since the counters began.
+    records::Coverage coverage;
+    coverage.to = wall_clock();
+    coverage.after = engine_->totals();
+    const CoverageContext context = coverage_context();
+    coverage.classes = context.classes;
+    Json counters = records::coverage_record(origin_, coverage);
+    for (Json& interface : counters["interfaces"])
+        for (const auto& result : coverage_->conservation())
+            if (interface.value("ifindex", 0u) == result.ifindex)
+                interface["conservation"] = conservation_json(result);
+    out["interfaces"] = std::move(counters["interfaces"]);
+    out["classes"] = std::move(counters["classes"]);
+    out["losses"] = std::move(counters["losses"]);
+    out["flows"] = {{"live", coverage.after.flows_live}, {"slots", coverage.after.flow_slots}};
+
+    out["policy"] = policy_status(*state_, config_, last_reload_);
+    out["geo"] = geo_status(*state_);
+    out["evaluation"] = evaluation_status(*evaluation_);
+    out["journal"] = journal_status(journal_->status());
+    out["outputs"] = Json::array();
+    for (const auto& output : outputs_) out["outputs"].push_back(outputs::to_json(output->status()));
+    out["privileges"] = privileges_json();
+    out["control"] = {{"socket", config_.control_socket}, {"clients_refused", control_->clients_refused()}};
+    return out;
+}
+
+}  // namespace egresswatch::daemon

@@ -1,0 +1,114 @@
+// agent/daemon/evaluation.cpp
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/daemon/evaluation.h"
+
+#include <cstring>
+#include <limits>
+#include <string_view>
+
+namespace egresswatch::daemon {
+
+std::size_t Evaluation::KeyHash::operator()(const datapath::flow_key& key) const noexcept {
+    return std::hash<std::string_view>{}({reinterpret_cast<const char*>(&key), sizeof key});
+}
+
+bool Evaluation::KeyEqual::operator()(const datapath::flow_key& a,
+                                      const datapath::flow_key& b) const noexcept {
+    return std::memcmp(&a, &b, sizeof a) == 0;  // no padding: layout.h asserts its 40 bytes
+}
+
+Evaluation::Evaluation(std::shared_ptr<const PolicyState> state, FlowRecordSettings settings,
+                       RecordWriter& writer)
+    : state_(std::move(state)),
+      settings_(settings),
+      writer_(writer),
+      evaluator_(state_->policy, [this](const Address& address) {
+          const RegionTable& table = *state_->table;
+          return &table.class_info(table.lookup(address));
+      }) {}
+
+void Evaluation::replace_state(std::shared_ptr<const PolicyState> state) {
+    if (state->policy != state_->policy) evaluator_.replace_policy(state->policy);
+    state_ = std::move(state);
+}
+
+void Evaluation::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept {
+    packet_time_ = std::max(packet_time_, now);
+    for (const FlowUpdate& update : updates) evaluate(update, packet_time_);
+    findings_.clear();
+    evaluator_.advance(packet_time_, findings_);
+    for (const auto& finding : findings_) {
+        counters_.findings++;
+        writer_.write(records::finding_record(writer_.origin(), finding));
+    }
+}
+
+void Evaluation::evaluate(const FlowUpdate& update, Timestamp now) {
+    counters_.updates++;
+    const ClassInfo& info = state_->table->class_info(update.key.class_id);
+    findings_.clear();
+    evaluator_.evaluate(update, info, now, findings_);
+    // Before anything else is done with this update: the alert is what somebody waits for.
+    for (const auto& finding : findings_) {
+        counters_.findings++;
+        writer_.write(records::finding_record(writer_.origin(), finding));
+    }
+    if (info.kind != datapath::KIND_OUTSIDE && info.kind != datapath::KIND_UNKNOWN) return;
+    if (update.reason != UpdateReason::ended) ask_for_threshold(update, info);
+    record_flow(update, info, now);
+}
+
+void Evaluation::ask_for_threshold(const FlowUpdate& update, const ClassInfo& info) {
+    if (engine_ == nullptr) return;
+    const std::uint64_t missing = evaluator_.bytes_until_next(update, info);
+    if (missing == 0 || missing == rules::Evaluator::never) return;
+    const std::uint64_t step = missing <= exact_notify_bytes ? missing : missing / 2;
+    if (step > std::numeric_limits<std::uint64_t>::max() - update.total.bytes_out) return;
+    engine_->notify_at(update.key, update.total.bytes_out + step);
+}
+
+void Evaluation::record_flow(const FlowUpdate& update, const ClassInfo& info, Timestamp now) {
+    if (!flow_record_due(update, now)) return;
+    if (!within_rate(now)) {
+        counters_.flow_records_skipped++;
+        return;
+    }
+    counters_.flow_records++;
+    const rules::Decision decision = evaluator_.decide(update, info, now);
+    writer_.write(records::flow_record(writer_.origin(), update, info, &decision));
+}
+
+// An ended flow always; a living one each time that it is `long_lived` older than its beginning or its last
+// record.
+bool Evaluation::flow_record_due(const FlowUpdate& update, Timestamp now) {
+    if (update.reason == UpdateReason::ended) {
+        recorded_.erase(update.key);
+        return true;
+    }
+    if (now - update.first_seen < settings_.long_lived) return false;
+    const auto known = recorded_.find(update.key);
+    if (known != recorded_.end()) {
+        if (now - known->second < settings_.long_lived) return false;
+        known->second = now;
+        return true;
+    }
+    if (recorded_.size() >= long_lived_flows_max) {
+        counters_.long_lived_untracked++;
+        return false;
+    }
+    recorded_.emplace(update.key, now);
+    return true;
+}
+
+bool Evaluation::within_rate(Timestamp now) {
+    const std::int64_t second = std::chrono::floor<std::chrono::seconds>(now).time_since_epoch().count();
+    if (second != rate_second_) {
+        rate_second_ = second;
+        rate_used_ = 0;
+    }
+    if (rate_used_ >= settings_.per_second_max) return false;
+    rate_used_++;
+    return true;
+}
+
+}  // namespace egresswatch::daemon

@@ -1,0 +1,84 @@
+// agent/daemon/evaluation.h - flow updates in, records out: the path from a packet to an alert.
+// SPDX-License-Identifier: Apache-2.0
+//
+// In:      flow updates of the engine.    Out: findings and flow records, through RecordWriter.
+// Threads: the daemon's loop only.
+// Latency: after each evaluation the engine is asked to tell at once when the flow has sent what is missing
+// to
+//          the next threshold, so that a crossing does not wait for the drain. Where many flows share one
+//          window the flows' unreported bytes add up: each is asked at half of what is missing, until little
+//          is; what several flows cross together is seen at the next of their events or drains.
+// Limits:  flow records per second (FlowRecordSettings), long_lived_flows_max flows remembered for repeated
+//          records; what is beyond is counted and named in the coverage record.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "agent/daemon/config.h"
+#include "agent/daemon/policy_state.h"
+#include "agent/daemon/record_writer.h"
+#include "capture/engine.h"
+#include "classifier/flow_update.h"
+#include "rules/evaluator.h"
+
+namespace egresswatch::daemon {
+
+struct EvaluationCounters {
+    std::uint64_t updates = 0;
+    std::uint64_t findings = 0;
+    std::uint64_t flow_records = 0;
+    std::uint64_t flow_records_skipped = 0;  // per_second_max reached
+    std::uint64_t long_lived_untracked = 0;  // long_lived_flows_max reached: one record at the end only
+};
+
+class Evaluation final : public FlowSink {
+public:
+    static constexpr std::size_t long_lived_flows_max = 65536;
+    // Below this distance to a threshold the engine is asked for the exact byte.
+    static constexpr std::uint64_t exact_notify_bytes = 256 * 1024;
+
+    Evaluation(std::shared_ptr<const PolicyState> state, FlowRecordSettings settings, RecordWriter& writer);
+    Evaluation(const Evaluation&) = delete;
+    Evaluation& operator=(const Evaluation&) = delete;
+
+    void set_engine(capture::Engine* engine) noexcept { engine_ = engine; }
+    void replace_state(std::shared_ptr<const PolicyState> state);
+    void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept override;
+
+    [[nodiscard]] const EvaluationCounters& counters() const noexcept { return counters_; }
+    [[nodiscard]] const rules::Evaluator& evaluator() const noexcept { return evaluator_; }
+    [[nodiscard]] Timestamp packet_time() const noexcept { return packet_time_; }
+
+private:
+    struct KeyHash {
+        std::size_t operator()(const datapath::flow_key& key) const noexcept;
+    };
+    struct KeyEqual {
+        bool operator()(const datapath::flow_key& a, const datapath::flow_key& b) const noexcept;
+    };
+
+    void evaluate(const FlowUpdate& update, Timestamp now);
+    void ask_for_threshold(const FlowUpdate& update, const ClassInfo& info);
+    void record_flow(const FlowUpdate& update, const ClassInfo& info, Timestamp now);
+    bool flow_record_due(const FlowUpdate& update, Timestamp now);
+    bool within_rate(Timestamp now);
+
+    std::shared_ptr<const PolicyState> state_;
+    FlowRecordSettings settings_;
+    RecordWriter& writer_;
+    capture::Engine* engine_ = nullptr;
+    rules::Evaluator evaluator_;
+    std::vector<rules::Finding> findings_;
+    EvaluationCounters counters_;
+    Timestamp packet_time_{};
+    std::unordered_map<datapath::flow_key, Timestamp, KeyHash, KeyEqual> recorded_;  // last record of a flow
+    std::int64_t rate_second_ = 0;
+    std::uint32_t rate_used_ = 0;
+};
+
+}  // namespace egresswatch::daemon

@@ -1,0 +1,161 @@
+// tests/unit/agent/daemon_config_test.cpp - the configuration file: defaults, every complaint at once, the
+// manual. SPDX-License-Identifier: Apache-2.0
+#include <fstream>
+#include <sstream>
+
+#include "agent/daemon/config.h"
+#include "tests/support/catch.h"
+
+using namespace egresswatch;
+using daemon::Config;
+using daemon::parse_config;
+
+namespace {
+
+std::string complaints(std::string_view text) {
+    const auto config = parse_config("egresswatch.yaml", text);
+    if (config) return "accepted";
+    std::string out;
+    for (const auto& diagnostic : config.error()) out += rules::format_diagnostic(diagnostic);
+    return out;
+}
+
+Config accepted(std::string_view text) {
+    auto config = parse_config("egresswatch.yaml", text);
+    if (!config)
+        for (const auto& diagnostic : config.error()) FAIL(rules::format_diagnostic(diagnostic));
+    return *config;
+}
+
+}  // namespace
+
+TEST_CASE("the shipped example configuration is accepted", "[daemon][config]") {
+    const auto config = daemon::load_config(EGRESSWATCH_SOURCE_DIR "/docs/examples/egresswatch.yaml");
+    if (!config)
+        for (const auto& diagnostic : config.error()) FAIL(rules::format_diagnostic(diagnostic));
+    CHECK(config->site == "dublin");
+    CHECK(config->interfaces == std::vector<std::string>{"all-physical"});
+    REQUIRE(config->outputs.size() == 2);
+    CHECK(config->outputs[0].transport == outputs::Transport::unix_datagram);
+    CHECK(config->outputs[0].body == records::BodyKind::text);
+    CHECK(config->outputs[1].transport == outputs::Transport::tcp);
+    CHECK(config->outputs[1].port == 601);
+    CHECK(config->outputs[1].max_bytes == 4000);
+}
+
+TEST_CASE("the defaults that the example shows in its comments are the defaults", "[daemon][config]") {
+    std::ifstream in(EGRESSWATCH_SOURCE_DIR "/docs/examples/egresswatch.yaml");
+    std::string line, uncommented;
+    while (std::getline(in, line)) {
+        if (line.rfind("outputs:", 0) == 0) break;
+        if (line.rfind("# ", 0) == 0 && line.find(": ") != std::string::npos &&
+            line.find("flow_slots") == std::string::npos && line.find(" - ") == std::string::npos &&
+            line.find("every key") == std::string::npos)
+            uncommented += line.substr(2) + "\n";
+    }
+    const Config defaults;
+    const Config config = accepted(uncommented);
+    REQUIRE(uncommented.find("journal:") != std::string::npos);
+    CHECK(config.track_all == defaults.track_all);
+    CHECK(config.policy_dir == defaults.policy_dir);
+    CHECK(config.state_dir == defaults.state_dir);
+    CHECK(config.keep_hooks == defaults.keep_hooks);
+    CHECK(config.coverage_interval == defaults.coverage_interval);
+    CHECK(config.flow_records.long_lived == defaults.flow_records.long_lived);
+    CHECK(config.flow_records.per_second_max == defaults.flow_records.per_second_max);
+    CHECK(config.journal.segment_bytes_max == defaults.journal.segment_bytes_max);
+    CHECK(config.journal.bytes_max == defaults.journal.bytes_max);
+    CHECK(config.journal.age_max == defaults.journal.age_max);
+    CHECK(config.log_level == defaults.log_level);
+}
+
+TEST_CASE("an empty file is a configuration of defaults", "[daemon][config]") {
+    const Config config = accepted("site: hamar\n");
+    CHECK(config.interfaces == std::vector<std::string>{"all-physical"});
+    CHECK(config.control_socket == "/run/egresswatch/control.sock");
+    CHECK(config.pin_dir == "/sys/fs/bpf/egresswatch");
+    CHECK(config.outputs.empty());
+}
+
+TEST_CASE("an unknown key is an error with the nearest name", "[daemon][config]") {
+    CHECK(
+        complaints("site: dublin\ninterfces: [eth0]\n") ==
+        "egresswatch.yaml:2:1: error: unknown key \"interfces\" in the configuration  [config/unknown-key]\n"
+        "   2 | interfces: [eth0]\n"
+        "     | ^~~~~~~~~\n"
+        "  help: did you mean interfaces?\n");
+}
+
+TEST_CASE("every error is reported, in the order of the file", "[daemon][config]") {
+    const std::string text = complaints(
+        "engine: dpkd\n"
+        "flow_slots_per_cpu: 1000\n"
+        "policy_dir: policy.d\n"
+        "keep_hooks: yes\n"
+        "coverage_interval: 2h\n"
+        "journal: {size_max: 1 KiB}\n"
+        "keep_hooks: true\n");
+    CHECK(text.find("egresswatch.yaml:1:9: error: \"dpkd\" is not ebpf") != std::string::npos);
+    CHECK(text.find("egresswatch.yaml:2:21: error: 1000 is not a power of two") != std::string::npos);
+    CHECK(text.find("help: write 512 or 1024") != std::string::npos);
+    CHECK(text.find("egresswatch.yaml:3:13: error: \"policy.d\" is not an absolute path") !=
+          std::string::npos);
+    CHECK(text.find("egresswatch.yaml:4:13: error: \"yes\" is neither true nor false") != std::string::npos);
+    CHECK(text.find("egresswatch.yaml:5:20: error: 2h is out of range") != std::string::npos);
+    CHECK(text.find("help: write a duration from 1s to 1m") != std::string::npos);
+    CHECK(text.find("egresswatch.yaml:6:21: error: 1 KiB is out of range") != std::string::npos);
+    CHECK(text.find("egresswatch.yaml:7:1: error: key \"keep_hooks\" stands here for the second time") !=
+          std::string::npos);
+    CHECK(text.find("the first is in line 4") != std::string::npos);
+    CHECK(text.find(":1:9") < text.find(":7:1"));
+}
+
+TEST_CASE("an output's errors name the output", "[daemon][config]") {
+    const std::string text = complaints(
+        "outputs:\n"
+        "  - {name: siem, type: syslog, transport: tpc, address: 192.0.2.7, port: 70000}\n"
+        "  - {transport: udp}\n");
+    CHECK(text.find("egresswatch.yaml:2:43: error: \"tpc\" is not unix, udp or tcp") != std::string::npos);
+    CHECK(text.find("did you mean tcp?") != std::string::npos);
+    CHECK(text.find("in outputs[0] (line 2)") != std::string::npos);
+    CHECK(text.find("the output has no type") != std::string::npos);
+    CHECK(text.find("the output has no address") != std::string::npos);
+    CHECK(text.find("in outputs[1] (line 3)") != std::string::npos);
+}
+
+TEST_CASE("two outputs must not share a name, given or made from the destination", "[daemon][config]") {
+    CHECK(complaints("outputs:\n  - {type: syslog, transport: udp, address: 192.0.2.7, port: 514}\n"
+                     "  - {type: syslog, transport: udp, address: 192.0.2.7}\n")
+              .find("two outputs are called \"udp-192.0.2.7-514\"") != std::string::npos);
+    const Config config = accepted(
+        "outputs:\n  - {type: syslog, transport: udp, address: 192.0.2.7, port: 514}\n"
+        "  - {type: syslog, transport: udp, address: \"2001:db8::7\"}\n");
+    CHECK(config.outputs[1].name == "udp-2001-db8--7-514");
+}
+
+TEST_CASE("a value of the wrong shape is an error, not an exception", "[daemon][config]") {
+    for (const char* text :
+         {"- a\n", "site: [a, b]\n", "journal: 7\n", "outputs: {type: syslog}\n", "outputs: [7]\n",
+          "interfaces: []\n", "interfaces: {}\n", "site: {\n", "flow_records: []\n", "site: \"\"\n",
+          "interfaces: [an-interface-name-that-is-too-long]\n", "port: 1\n", "\x01\n"})
+        CHECK(complaints(text) != "accepted");
+}
+
+TEST_CASE("a file that cannot be read is a diagnostic about the file", "[daemon][config]") {
+    const auto missing = daemon::load_config("/nonexistent/egresswatch.yaml");
+    REQUIRE(!missing);
+    CHECK(missing.error().front().code == "config/unreadable");
+    CHECK(missing.error().front().message.find("No such file") != std::string::npos);
+    CHECK(!daemon::load_config("/"));
+}
+
+TEST_CASE("every key of the configuration is in the manual", "[daemon][config]") {
+    std::ifstream in(EGRESSWATCH_SOURCE_DIR "/docs/man/egresswatch.yaml.5");
+    std::stringstream manual;
+    manual << in.rdbuf();
+    for (const std::string& name : daemon::config_key_names()) {
+        const std::string last = name.substr(name.rfind('.') == std::string::npos ? 0 : name.rfind('.') + 1);
+        INFO(name);
+        CHECK(manual.str().find(".It Cm " + last) != std::string::npos);
+    }
+}
