@@ -17,7 +17,7 @@
 #include "agent/geo_path.h"
 #include "classifier/region/geo_builder.h"
 #include "classifier/region/geo_diff.h"
-#include "classifier/region/special.h"
+#include "rules/region_groups.h"
 
 namespace egresswatch::cli {
 
@@ -29,32 +29,34 @@ constexpr int exit_bad_input = 2;
 constexpr int exit_environment = 3;
 constexpr std::size_t moves_shown = 10;
 
-// The home region where no policy says: the members of the European Economic Area.
-constexpr const char* default_home =
-    "AT,BE,BG,CY,CZ,DE,DK,EE,ES,FI,FR,GR,HR,HU,IE,IS,IT,LI,LT,LU,LV,MT,NL,NO,PL,PT,RO,SE,SI,SK";
+// The home region where no policy says.
+constexpr const char* default_home = "EEA";
 
 int complain(const RegionError& error) {
     std::fprintf(stderr, "%s\n", error.message.c_str());
     return error.code == RegionError::Code::io ? exit_environment : exit_bad_input;
 }
 
+// Countries and groups of the policy language (rules/region_groups.h), as of the day of its last review: the
+// answer does not depend on the clock.
 std::optional<std::set<Country>> parse_home(const std::string& text) {
     std::set<Country> home;
     for (std::size_t at = 0; at <= text.size();) {
         const auto end = std::min(text.find(',', at), text.size());
-        const auto letters = text.substr(at, end - at);
-        const auto country =
-            letters.size() == 2 ? country_of_code(code_of_letters(letters[0], letters[1])) : std::nullopt;
-        if (!country) {
+        const auto word = text.substr(at, end - at);
+        at = end + 1;
+        if (const auto* group = rules::find_region_group(word)) {
+            home.merge(rules::members(*group, rules::region_groups_reviewed()));
+        } else if (rules::is_country_code(word)) {
+            home.insert(word);
+        } else {
             std::fprintf(
                 stderr,
-                "egresswatch geo: --home: \"%s\" is not a country; write ISO 3166-1 codes in capital "
-                "letters, separated by commas: IE,NO\n",
-                letters.c_str());
+                "egresswatch geo: --home: \"%s\" is neither a country nor a group; write ISO 3166-1 codes "
+                "in capital letters and groups, separated by commas: EEA,CH,GB\n",
+                word.c_str());
             return std::nullopt;
         }
-        home.insert(*country);
-        at = end + 1;
     }
     return home;
 }
@@ -195,8 +197,8 @@ void add_lookup(CLI::App& geo, int& exit_code) {
     command->add_flag("--json", options->json, "One JSON object a line");
     command->add_option("--geo", options->geo, "Compiled geo file, or a MaxMind DB as it is")
         ->type_name("FILE");
-    command->add_option("--home", options->home, "Countries of the home region (default: the 30 of the EEA)")
-        ->type_name("CC,CC");
+    command->add_option("--home", options->home, "Countries and groups of the home region (default: EEA)")
+        ->type_name("CC,GROUP");
     command->callback([options, &exit_code] {
         const auto home = parse_home(options->home);
         const auto path = find_geo_file(options->geo);
@@ -264,8 +266,8 @@ void add_diff(CLI::App& geo, int& exit_code) {
         ->type_name("B")
         ->required();
     command->add_flag("--json", options->json, "One JSON object");
-    command->add_option("--home", options->home, "Countries of the home region (default: the 30 of the EEA)")
-        ->type_name("CC,CC");
+    command->add_option("--home", options->home, "Countries and groups of the home region (default: EEA)")
+        ->type_name("CC,GROUP");
     command->callback([options, &exit_code] {
         exit_code = exit_bad_input;
         const auto home = parse_home(options->home);

@@ -6,6 +6,8 @@
 #include <array>
 #include <vector>
 
+#include "classifier/region/wide_integer.h"
+
 namespace egresswatch {
 
 namespace {
@@ -69,6 +71,35 @@ std::vector<SpecialPrefix> parse_rows() {
     return prefixes;
 }
 
+// The special prefixes of a family as numbers: a dozen comparisons find one.
+template <typename Number>
+struct Stretch {
+    Number first;
+    Number last;
+    const SpecialPrefix* special;
+};
+
+template <typename Number>
+std::vector<Stretch<Number>> stretches_of() {
+    std::vector<Stretch<Number>> stretches;
+    for (const auto& special : special_prefixes()) {
+        if (special.prefix.is_ipv4() != (Family<Number>::bits == 32)) continue;
+        const Number first = Family<Number>::number_of(special.prefix.base);
+        stretches.push_back({first, prefix_last(first, special.prefix.length), &special});
+    }
+    return stretches;
+}
+
+// The last that contains the address is the longest: they are sorted.
+template <typename Number>
+const SpecialPrefix* innermost(const std::vector<Stretch<Number>>& stretches, const Address& address) {
+    const Number number = Family<Number>::number_of(address);
+    const SpecialPrefix* found = nullptr;
+    for (const auto& stretch : stretches)
+        if (stretch.first <= number && number <= stretch.last) found = stretch.special;
+    return found;
+}
+
 }  // namespace
 
 std::span<const SpecialPrefix> special_prefixes() {
@@ -77,11 +108,9 @@ std::span<const SpecialPrefix> special_prefixes() {
 }
 
 const SpecialPrefix* find_special(const Address& address) {
-    const SpecialPrefix* longest = nullptr;
-    for (const auto& special : special_prefixes())
-        if (special.prefix.contains(address) && (!longest || special.prefix.length > longest->prefix.length))
-            longest = &special;
-    return longest;
+    static const auto stretches4 = stretches_of<std::uint32_t>();
+    static const auto stretches6 = stretches_of<Uint128>();
+    return address.is_ipv4() ? innermost(stretches4, address) : innermost(stretches6, address);
 }
 
 EmbeddedAddress embedded_ipv4(const Address& address) noexcept {
