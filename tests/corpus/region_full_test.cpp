@@ -51,7 +51,8 @@ std::string code_of(const std::vector<Line>& lines, const Address& address) {
 
 // The codes of the file that are no country. Any other must come out as it stands.
 bool is_country(const std::string& code) {
-    static const std::set<std::string> none = {"", "??", "EU", "AP", "AN", "CS", "SU", "YU", "ZZ"};
+    static const std::set<std::string> none = {"",   "??", "EU", "AP", "AN", "CS",
+                                               "SU", "YU", "ZZ", "UN", "OS", "AB"};
     return !none.contains(code);
 }
 

@@ -15,6 +15,8 @@ using namespace egresswatch::test;
 namespace {
 
 constexpr std::size_t random_addresses = 1'000'000;
+// On both sides of every level of the trie.
+constexpr std::array<unsigned, 13> four_lengths = {5, 8, 12, 16, 17, 18, 19, 23, 24, 25, 28, 31, 32};
 constexpr std::array<unsigned, 11> six_lengths = {20, 29, 32, 40, 44, 48, 56, 64, 96, 127, 128};
 const std::vector<std::string> countries = {"IE", "NO", "US", "CN", "SG", "BR"};
 
@@ -30,7 +32,7 @@ struct Generated {
     }
 };
 
-// Prefixes of all lengths, many nested and many adjacent: half start where another one ended or began.
+// Prefixes of many lengths, many nested and many adjacent: half start where another one ended or began.
 Generated generate(bool ipv4, std::size_t count, std::mt19937_64& random) {
     Generated set;
     Address near = ipv4 ? addr("80.0.0.0") : addr("2a00::");
@@ -44,7 +46,8 @@ Generated generate(bool ipv4, std::size_t count, std::mt19937_64& random) {
             base.bytes[1] = static_cast<std::uint8_t>(random() % 8);
         }
         const std::uint64_t pick = random();
-        const std::uint64_t length = ipv4 ? 4 + pick % 29 : six_lengths[pick % six_lengths.size()];
+        const std::uint64_t length =
+            ipv4 ? four_lengths[pick % four_lengths.size()] : six_lengths[pick % six_lengths.size()];
         const auto prefix = Prefix::containing(base, static_cast<std::uint8_t>(length));
         set.add(prefix, countries[random() % countries.size()]);
         near = random() % 2 == 0 ? plus(prefix.last(), 1) : prefix.base;
