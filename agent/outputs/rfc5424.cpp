@@ -44,16 +44,22 @@ std::string timestamp(const Json& record) {
     return time.substr(0, 26) + "Z";
 }
 
+enum class Tier : std::uint8_t {
+    required,
+    optional,
+    repeated,  // stands in an ECS body as well
+};
+
 struct Param {
     const char* name;
     std::string value;
-    bool required = false;
+    Tier tier = Tier::optional;
 };
 
-void add(std::vector<Param>& params, const char* name, const Json& value, bool required = false) {
+void add(std::vector<Param>& params, const char* name, const Json& value, Tier tier = Tier::optional) {
     std::string text = plain(value);
     if (text.empty()) return;
-    params.push_back({name, records::cut_utf8(records::valid_utf8(text), param_bytes_max), required});
+    params.push_back({name, records::cut_utf8(records::valid_utf8(text), param_bytes_max), tier});
 }
 
 // In the order in which they stand; optional ones go from the back.
@@ -62,16 +68,16 @@ std::vector<Param> own_params(const Json& record) {
     std::vector<Param> params;
     const Json& seq = member(record, "seq");
     if (seq.is_number())
-        add(params, "seq", seq, true);
+        add(params, "seq", seq, Tier::required);
     else
-        add(params, "unjournaled", "1", true);
-    add(params, "kind", member(record, "kind"), true);
-    add(params, "level", records::level_name(records::level_of(record)), true);
-    add(params, "rule", member(member(record, "rule"), "id"), true);
+        add(params, "unjournaled", "1", Tier::required);
+    add(params, "kind", member(record, "kind"), Tier::required);
+    add(params, "level", records::level_name(records::level_of(record)), Tier::required);
+    add(params, "rule", member(member(record, "rule"), "id"), Tier::required);
     if (flow.is_object()) {
         const Json& country = member(flow, "country");
-        add(params, "country", country.is_null() ? Json("local") : country, true);
-        add(params, "verdict", member(member(record, "decision"), "verdict"), true);
+        add(params, "country", country.is_null() ? Json("local") : country, Tier::required);
+        add(params, "verdict", member(member(record, "decision"), "verdict"), Tier::required);
         add(params, "remote", member(flow, "remote"));
         add(params, "bytes_out", member(flow, "bytes_out"));
         add(params, "initiator", member(flow, "initiator"));
@@ -82,16 +88,17 @@ std::vector<Param> own_params(const Json& record) {
     add(params, "reason", member(record, "reason"));
     add(params, "event", member(record, "event"));
     if (flow.is_object()) {
-        add(params, "allow", member(member(record, "decision"), "allow_id"));
-        add(params, "measure", member(record, "measure"));
-        add(params, "value", member(record, "value"));
-        add(params, "threshold", member(record, "threshold"));
-        add(params, "window_s", member(record, "window_s"));
-        add(params, "local", member(flow, "local"));
-        if (member(flow, "local_port") != 0) add(params, "local_port", member(flow, "local_port"));
-        add(params, "bytes_in", member(flow, "bytes_in"));
-        add(params, "revision", member(member(record, "rule"), "revision"));
-        add(params, "community_id", member(flow, "community_id"));
+        add(params, "allow", member(member(record, "decision"), "allow_id"), Tier::repeated);
+        add(params, "measure", member(record, "measure"), Tier::repeated);
+        add(params, "value", member(record, "value"), Tier::repeated);
+        add(params, "threshold", member(record, "threshold"), Tier::repeated);
+        add(params, "window_s", member(record, "window_s"), Tier::repeated);
+        add(params, "local", member(flow, "local"), Tier::repeated);
+        if (member(flow, "local_port") != 0)
+            add(params, "local_port", member(flow, "local_port"), Tier::repeated);
+        add(params, "bytes_in", member(flow, "bytes_in"), Tier::repeated);
+        add(params, "revision", member(member(record, "rule"), "revision"), Tier::repeated);
+        add(params, "community_id", member(flow, "community_id"), Tier::repeated);
     }
     return params;
 }
@@ -120,13 +127,19 @@ std::string structured_data(const Elements& elements, const MessageContext& cont
     return out;
 }
 
-// The next optional thing of the structured data; false when only the required part is left.
-bool drop_one(Elements& elements) {
+// The last parameter that may go; false when there is none.
+bool drop_param(Elements& elements, bool repeated_only) {
     for (auto param = elements.own.rbegin(); param != elements.own.rend(); ++param) {
-        if (param->required) continue;
+        if (param->tier == Tier::required || (repeated_only && param->tier != Tier::repeated)) continue;
         elements.own.erase(std::next(param).base());
         return true;
     }
+    return false;
+}
+
+// The next optional thing of the structured data; false when only the required part is left.
+bool drop_one(Elements& elements) {
+    if (drop_param(elements, false)) return true;
     if (std::exchange(elements.time_quality, false)) return true;
     return std::exchange(elements.origin, false);
 }
@@ -201,17 +214,24 @@ Message format_message(const Json& record, const MessageContext& context) {
         message.text = head + data + " " + with_mark(whole, context);
         if (message.text.size() <= context.bytes_max) return message;
     }
-    // First the body's optional fields go, then those of the structured data, then the body itself.
-    records::Body body;
-    std::size_t dropped_here = 0;
-    while (true) {
+    const auto fit = [&] {
         const std::size_t used = head.size() + data.size() + cut_param_bytes + 1 + bom.size();
-        body =
-            records::fit_body(context.body, record, context.bytes_max > used ? context.bytes_max - used : 0);
-        if (!body.cut || !drop_one(elements)) break;
+        return records::fit_body(context.body, record,
+                                 context.bytes_max > used ? context.bytes_max - used : 0);
+    };
+    records::Body body = fit();
+    std::size_t dropped_here = 0;
+    const auto refit = [&] {
         ++dropped_here;
         data = structured_data(elements, context, "");
-    }
+        body = fit();
+    };
+    // First goes what an ECS body says as well, then the body's optional fields, then those of the structured
+    // data, then the body itself.
+    while (context.body == records::BodyKind::ecs && (body.cut || body.dropped != 0) &&
+           drop_param(elements, true))
+        refit();
+    while (body.cut && drop_one(elements)) refit();
     message.dropped = body.dropped + dropped_here;
     message.cut = body.cut;
     data = structured_data(elements, context, std::to_string(message.dropped) + (body.cut ? "+body" : ""));

@@ -77,9 +77,10 @@ struct SyslogOutput::State {
     std::thread thread;
     std::atomic<bool> stopping{false};
 
-    mutable std::mutex mutex;  // guards the two below
+    mutable std::mutex mutex;  // guards the four below
     SyslogStatus status;
     std::deque<Json> unjournaled;
+    std::uint64_t sent_seq = 0;               // handed over or filtered up to here
     std::optional<Timestamp> oldest_written;  // of the record that waits to be sent
 
     // The thread's own.
@@ -150,7 +151,7 @@ std::expected<void, journal::JournalError> SyslogOutput::State::open() {
     context.process_id = std::to_string(::getpid());
     context.sequence_id = 0;
     const std::lock_guard guard(mutex);
-    status.cursor_seq = stored_cursor;
+    status.cursor_seq = sent_seq = stored_cursor;
     return {};
 }
 
@@ -357,10 +358,8 @@ void SyslogOutput::State::store_cursor(bool now) {
 }
 
 void SyslogOutput::State::update_lag() {
-    const std::uint64_t sent = pending && pending->seq != 0 ? pending->seq - 1 : reader->position();
-    const std::uint64_t visible = reader->visible_seq();
     const std::lock_guard guard(mutex);
-    status.lag_records = visible > sent ? visible - sent : 0;
+    sent_seq = pending && pending->seq != 0 ? pending->seq - 1 : reader->position();
     oldest_written = pending ? pending->written : std::nullopt;
 }
 
@@ -493,6 +492,8 @@ void SyslogOutput::deliver_unjournaled(const Json& record) {
 SyslogStatus SyslogOutput::status() const {
     const std::lock_guard guard(state_->mutex);
     SyslogStatus out = state_->status;
+    const std::uint64_t visible = state_->reader ? state_->reader->visible_seq() : 0;
+    out.lag_records = visible > state_->sent_seq ? visible - state_->sent_seq : 0;
     if (out.lag_records != 0 && state_->oldest_written)
         out.lag_seconds =
             std::max(0.0, std::chrono::duration<double>(wall_clock() - *state_->oldest_written).count());

@@ -297,12 +297,14 @@ const std::vector<std::string>& ecs_droppable() {
         "/egresswatch/flow",
         "/egresswatch/gap",
         "/egresswatch/recovery",
-        "/network",
-        "/source",
+        "/network/bytes",
+        "/network/transport",
         "/host",
         "/egresswatch/measure",
         "/egresswatch/initiator",
         "/egresswatch/allow_id",
+        "/network",
+        "/source",
     };
     return order;
 }

@@ -1,0 +1,291 @@
+// tests/unit/agent/syslog_output_test.cpp - one destination's life against sockets of the test's own. What a
+// real rsyslogd makes of it: tests/netns/syslog_test.cpp. SPDX-License-Identifier: Apache-2.0
+#include "agent/outputs/syslog_output.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "agent/unique_fd.h"
+#include "tests/support/catch.h"
+#include "tests/support/sample_finding.h"
+#include "tests/support/temp_dir.h"
+
+using namespace egresswatch;
+using namespace egresswatch::testing;
+using namespace std::chrono_literals;
+using journal::Journal;
+using outputs::SyslogConfig;
+using outputs::SyslogOutput;
+using outputs::Transport;
+using records::Json;
+
+namespace {
+
+std::unique_ptr<Journal> open_journal(const TempDir& dir) {
+    journal::Config config;
+    config.directory = dir.path() / "journal";
+    config.origin = sample_origin();
+    auto opened = Journal::open(std::move(config));
+    if (!opened) FAIL(opened.error().to_string());
+    (*opened)->start();
+    return std::move(*opened);
+}
+
+Json finding(const char* level = "medium") {
+    Json record = records::finding_record(sample_origin(), sample_finding());
+    record["level"] = level;
+    return record;
+}
+
+// A loopback socket on a port that the kernel chooses, or on `port` again.
+class Receiver {
+public:
+    explicit Receiver(int type, std::uint16_t wanted_port = 0)
+        : socket_(::socket(AF_INET, type | SOCK_CLOEXEC, 0)) {
+        const int on = 1;
+        ::setsockopt(socket_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        address.sin_port = htons(wanted_port);
+        REQUIRE(::bind(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+        if (type == SOCK_STREAM) REQUIRE(::listen(socket_.get(), 4) == 0);
+        socklen_t size = sizeof address;
+        ::getsockname(socket_.get(), reinterpret_cast<sockaddr*>(&address), &size);
+        port = ntohs(address.sin_port);
+    }
+    [[nodiscard]] int fd() const { return socket_.get(); }
+    std::uint16_t port = 0;
+
+private:
+    UniqueFd socket_;
+};
+
+std::string receive(int fd, std::chrono::milliseconds timeout = 10s) {
+    pollfd wait{fd, POLLIN, 0};
+    if (::poll(&wait, 1, static_cast<int>(timeout.count())) != 1) return {};
+    std::string out(65'536, '\0');
+    const auto got = ::recv(fd, out.data(), out.size(), 0);
+    out.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    return out;
+}
+
+// The `seq` parameters in what arrived.
+std::vector<int> seqs_of(const std::string& stream) {
+    std::vector<int> out;
+    static const std::string key = "[egresswatch@32473 seq=\"";
+    for (auto at = stream.find(key); at != std::string::npos; at = stream.find(key, at + 1))
+        out.push_back(std::stoi(stream.substr(at + key.size())));
+    return out;
+}
+
+SyslogConfig config_for(Transport transport, std::uint16_t port) {
+    SyslogConfig config;
+    config.name = "siem";
+    config.transport = transport;
+    config.address = "127.0.0.1";
+    config.port = port;
+    config.kinds = {"finding"};
+    config.backoff_min = 20ms;
+    config.backoff_max = 100ms;
+    config.resend_window = 300ms;
+    config.cursor_interval = 10ms;
+    return config;
+}
+
+template <typename Condition>
+bool eventually(Condition condition) {
+    const auto deadline = std::chrono::steady_clock::now() + 20s;
+    while (!condition()) {
+        if (std::chrono::steady_clock::now() > deadline) return false;
+        std::this_thread::sleep_for(2ms);
+    }
+    return true;
+}
+
+}  // namespace
+
+TEST_CASE("a finding leaves within milliseconds of its append", "[outputs]") {
+    const TempDir dir;
+    auto journal = open_journal(dir);
+    const Receiver receiver(SOCK_DGRAM);
+    SyslogOutput output(config_for(Transport::udp, receiver.port), *journal, dir.path() / "cursors",
+                        sample_origin());
+    REQUIRE(output.start());
+    REQUIRE(eventually([&] { return output.status().state == "up"; }));
+    std::vector<double> milliseconds;
+    for (int i = 0; i < 21; ++i) {
+        const auto begin = std::chrono::steady_clock::now();
+        const auto seq = journal->append(finding(i % 2 == 0 ? "medium" : "critical")).value();
+        const auto message = receive(receiver.fd());
+        milliseconds.push_back(
+            std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
+        CHECK(seqs_of(message) == std::vector<int>{static_cast<int>(seq)});
+        CHECK(message.size() <= outputs::message_bytes_udp);
+    }
+    std::sort(milliseconds.begin(), milliseconds.end());
+    WARN("append to datagram, durable ones included: median " << milliseconds[10] << " ms, worst "
+                                                              << milliseconds[20] << " ms");
+    CHECK(milliseconds[10] < 50);
+}
+
+TEST_CASE("level and kind choose what a destination gets", "[outputs]") {
+    const TempDir dir;
+    auto journal = open_journal(dir);
+    const Receiver receiver(SOCK_DGRAM);
+    auto config = config_for(Transport::udp, receiver.port);
+    config.kinds = {"finding", "stop"};
+    config.level_min = records::Level::high;
+    SyslogOutput output(config, *journal, dir.path() / "cursors", sample_origin());
+    REQUIRE(output.start());
+    journal->append(finding("medium")).value();
+    journal->append(finding("high")).value();
+    journal->append(records::gap_record(sample_origin(), {})).value();
+    journal->append(records::stop_record(sample_origin(), "signal")).value();
+    CHECK(seqs_of(receive(receiver.fd())) == std::vector<int>{3});
+    CHECK(seqs_of(receive(receiver.fd())) == std::vector<int>{5});
+    output.stop();
+    CHECK(receive(receiver.fd(), 50ms).empty());
+    CHECK(output.status().filtered == 3);  // genesis, medium, gap
+    CHECK(output.status().sent == 2);
+    CHECK(output.status().cursor_seq == 5);
+    CHECK(output.status().lag_records == 0);
+}
+
+TEST_CASE("a restarted output goes on where the last one stopped", "[outputs]") {
+    const TempDir dir;
+    auto journal = open_journal(dir);
+    const Receiver receiver(SOCK_DGRAM);
+    const auto config = config_for(Transport::udp, receiver.port);
+    for (int round = 0; round < 3; ++round) {
+        SyslogOutput output(config, *journal, dir.path() / "cursors", sample_origin());
+        REQUIRE(output.start());
+        const auto seq = journal->append(finding()).value();
+        const auto message = receive(receiver.fd());
+        CHECK(seqs_of(message) == std::vector<int>{static_cast<int>(seq)});
+        CHECK(message.find("sequenceId=\"1\"") != std::string::npos);
+    }
+    CHECK(receive(receiver.fd(), 50ms).empty());
+}
+
+TEST_CASE("a TCP receiver that resets is sent again what may not have arrived", "[outputs]") {
+    const TempDir dir;
+    auto journal = open_journal(dir);
+    const Receiver receiver(SOCK_STREAM);
+    auto config = config_for(Transport::tcp, receiver.port);
+    config.framing = GENERATE(outputs::Framing::octet_counting, outputs::Framing::lf);
+    SyslogOutput output(config, *journal, dir.path() / "cursors", sample_origin());
+    REQUIRE(output.start());
+    std::vector<int> seen;
+    constexpr int total = 60;
+    std::thread producer([&] {
+        for (int i = 0; i < total; ++i) {
+            (void)journal->append(finding());
+            std::this_thread::sleep_for(5ms);
+        }
+    });
+    // Three receivers die with data unread (a reset), the fourth one stays.
+    for (int life = 0; life < 4; ++life) {
+        UniqueFd peer(::accept(receiver.fd(), nullptr, nullptr));
+        std::string stream;
+        while (life < 3 ? stream.size() < 8'000 : (seen.empty() || seen.back() != total + 1)) {
+            const auto part = receive(peer.get(), 5s);
+            if (part.empty()) break;
+            stream += part;
+            if (life == 3) seen = seqs_of(stream);
+        }
+        if (life == 3) break;
+        const linger reset{1, 0};
+        ::setsockopt(peer.get(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    }
+    producer.join();
+    // The last receiver got everything from a point that the window covers to the end, in order.
+    REQUIRE_FALSE(seen.empty());
+    for (std::size_t i = 1; i < seen.size(); ++i) CHECK(seen[i] == seen[i - 1] + 1);
+    CHECK(seen.back() == total + 1);
+    const auto status = output.status();
+    CHECK(status.retries >= 3);
+    CHECK(status.resent > 0);
+    CHECK(status.last_error.find("127.0.0.1:") != std::string::npos);
+}
+
+TEST_CASE("a dead destination delays nobody, and catches up when it lives", "[outputs]") {
+    const TempDir dir;
+    auto journal = open_journal(dir);
+    const Receiver alive(SOCK_DGRAM);
+    std::uint16_t dead_port = 0;
+    { dead_port = Receiver(SOCK_STREAM).port; }
+    auto dead_config = config_for(Transport::tcp, dead_port);
+    dead_config.name = "dead";
+    SyslogOutput dead(dead_config, *journal, dir.path() / "cursors", sample_origin());
+    SyslogOutput good(config_for(Transport::udp, alive.port), *journal, dir.path() / "cursors",
+                      sample_origin());
+    REQUIRE(dead.start());
+    REQUIRE(good.start());
+    for (int i = 0; i < 100; ++i) {
+        const auto seq = journal->append(finding()).value();
+        REQUIRE(seqs_of(receive(alive.fd())) == std::vector<int>{static_cast<int>(seq)});
+    }
+    REQUIRE(eventually([&] { return dead.status().retries > 1; }));
+    const auto status = dead.status();
+    CHECK(status.sent == 0);
+    CHECK(status.lag_records == 100);
+    CHECK(status.lag_seconds > 0);
+    CHECK(status.last_error.find("Connection refused") != std::string::npos);
+
+    const Receiver back(SOCK_STREAM, dead_port);
+    const UniqueFd peer(::accept(back.fd(), nullptr, nullptr));
+    std::string stream;
+    while (seqs_of(stream).size() < 100) {
+        const auto part = receive(peer.get());
+        REQUIRE_FALSE(part.empty());
+        stream += part;
+    }
+    CHECK(seqs_of(stream).front() == 2);
+    CHECK(seqs_of(stream).back() == 101);
+    CHECK(eventually([&] { return dead.status().cursor_seq == 101; }));
+}
+
+TEST_CASE("a finding that the journal refused goes out directly, also after a reconnect", "[outputs]") {
+    const TempDir dir;
+    auto journal = open_journal(dir);
+    const auto path = (dir.path() / "log").string();
+    SyslogConfig config = config_for(Transport::unix_datagram, 0);
+    config.address = path;
+    SyslogOutput output(config, *journal, dir.path() / "cursors", sample_origin());
+    REQUIRE(output.start());
+    output.deliver_unjournaled(finding("high"));                           // the receiver does not exist yet
+    output.deliver_unjournaled(records::gap_record(sample_origin(), {}));  // not wanted here
+    REQUIRE(eventually([&] { return output.status().errors > 0; }));
+    const UniqueFd receiver(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    REQUIRE(::bind(receiver.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    const auto message = receive(receiver.get());
+    CHECK(message.find("[egresswatch@32473 unjournaled=\"1\" kind=\"finding\" level=\"high\"") !=
+          std::string::npos);
+    journal->append(finding()).value();
+    CHECK(seqs_of(receive(receiver.get())) == std::vector<int>{2});
+    CHECK(output.status().unjournaled_sent == 1);
+}
+
+TEST_CASE("a destination's configuration is checked as a whole", "[outputs]") {
+    SyslogConfig config;
+    config.name = "../x";
+    config.max_bytes = 9'000;
+    config.kinds = {"findings"};
+    config.transport = Transport::udp;
+    config.port = 0;
+    CHECK(outputs::check(config).size() == 4);
+    CHECK(outputs::parse_facility("local4") == 20);
+    CHECK_FALSE(outputs::parse_facility("local8"));
+    config = config_for(Transport::udp, 514);
+    CHECK(outputs::check(config).empty());
+}
