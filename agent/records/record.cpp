@@ -328,10 +328,12 @@ Json interfaces_field(const Coverage& coverage) {
         element["name"] = now.name;
         element["ifindex"] = now.ifindex;
         element["hooked"] = now.hooked;
-        if (now.hooked)
+        if (now.hooked) {
             element["hook"] = now.hook;
-        else
+            element["starts_with"] = now.layer2 ? "ethernet" : "ip";
+        } else {
             element["why_not_hooked"] = now.why_not_hooked;
+        }
         element["out"] = interface_direction(before.by_direction[datapath::DIRECTION_OUT],
                                              now.totals.by_direction[datapath::DIRECTION_OUT]);
         element["in"] = interface_direction(before.by_direction[datapath::DIRECTION_IN],
