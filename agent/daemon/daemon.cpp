@@ -89,12 +89,12 @@ std::expected<void, std::string> Daemon::start() {
     evaluation_ = std::make_unique<Evaluation>(state_, config_.flow_records, *writer_);
     evaluation_->set_engine(engine_.get());
     write_policy_record("loaded", state_->warnings);
-    begin_coverage();
     if (auto done = engine_->start(*evaluation_); !done) {
         writer_->write(records::stop_record(origin_, "engine did not start: " + done.error().to_string()));
         return std::unexpected(done.error().to_string());
     }
     engine_running_ = true;
+    begin_coverage(wall_clock());
     if (auto done = start_threads(); !done) return done;
     coverage_due_ = Clock::now() + config_.coverage_interval;
     service_.ready(status_line());

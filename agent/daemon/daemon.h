@@ -79,8 +79,7 @@ private:
     std::expected<void, std::string> open_journal();
     std::expected<void, std::string> load_policy_first();
     std::expected<void, std::string> start_threads();
-    void write_evaluation_gap();
-    void begin_coverage();
+    void begin_coverage(Timestamp now);
 
     void handle_signals();
     void handle_control();

