@@ -162,7 +162,7 @@ class Builder:
 
     def cut(self):
         frame = self.random.choice((self.vxlan, self.gre, self.extensions6, self.ip6, self.mpls, self.qinq))()
-        return frame[:self.random.randrange(19, len(frame))]  # the kernel drops a frame with half a VLAN tag
+        return frame[:self.random.randrange(21, len(frame))]  # the kernel drops a frame with half a VLAN tag
 
     def frame(self):
         kind = self.random.choice(self.kinds)

@@ -176,7 +176,7 @@ outputs:
 
     def start_daemon(self):
         self.daemon = self.start("host", BIN / "egresswatchd", "--config", self.dir / "egresswatch.yaml",
-                                 stdout=self.log_file("egresswatchd.log"))
+                                 log="egresswatchd.log")
 
         def ready():
             if self.daemon.poll() is not None:

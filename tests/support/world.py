@@ -199,8 +199,7 @@ class World:
         before they leave, so that its counters count frames as a wire would carry them."""
         state = "on" if on else "off"
         for which, dev in (("host", "eth0"), ("router", "lan")):
-            self.run_in(which, "ethtool", "-K", dev, "tso", state, "gso", state, "gro", state)
-        self.run_in("router", "ethtool", "-K", "wan", "tso", "off", "gso", "off")
+            self.run_in(which, "ethtool", "-K", dev, "tso", state, "gso", state, "gro", state, "tx-udp-segmentation", state)
 
     def link_counters(self, which="host", dev="eth0"):
         """The interface's own counters: {'tx': {bytes, packets, dropped, ...}, 'rx': {...}}."""
@@ -208,21 +207,22 @@ class World:
 
     # --- processes -------------------------------------------------------------------------------------
 
-    def start(self, which, *argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options):
-        process = subprocess.Popen(self.inside(which, *argv), text=True, stdin=subprocess.DEVNULL, stdout=stdout,
-                                   stderr=stderr, preexec_fn=None if self.keep else die_with_parent, **options)
+    def start(self, which, *argv, log=None):
+        """Starts a process; its output goes to a file of that name in self.dir, or to process.stdout."""
+        output = open(self.dir / log, "a", encoding="utf-8") if log else subprocess.PIPE
+        process = subprocess.Popen(self.inside(which, *argv), text=True, stdin=subprocess.DEVNULL, stdout=output,
+                                   stderr=subprocess.STDOUT, preexec_fn=None if self.keep else die_with_parent)
+        if log:
+            output.close()
         self.processes.append(process)
         return process
 
-    def log_file(self, name):
-        return open(self.dir / name, "a", encoding="utf-8")
-
     def start_servers(self):
         for which in ("host", "world"):
-            log = self.dir / f"traffic-{which}.log"
+            log = f"traffic-{which}.log"
             self.start(which, PYTHON, SUPPORT / "traffic.py", "serve", "--sink", SINK, "--sink", SECOND_SINK,
-                       "--source", SOURCE, "--udp", UDP_SINK, stdout=open(log, "w", encoding="utf-8"))
-            wait_for(f"traffic servers in {which}", 10, lambda log=log: "ready" in log.read_text())
+                       "--source", SOURCE, "--udp", UDP_SINK, log=log)
+            wait_for(f"traffic servers in {which}", 10, lambda log=log: "ready" in (self.dir / log).read_text())
         # The first packets of a link wait for neighbour discovery: not in the middle of a scene.
         for address in WORLD["IE"]:
             self.traffic("host", "send", address, SINK, 1).wait()
@@ -242,7 +242,7 @@ class World:
             config = config.replace(f"@{key}@", str(value))
         (self.dir / "rsyslog.conf").write_text(config)
         self.start("host", "rsyslogd", "-n", "-f", self.dir / "rsyslog.conf", "-i", self.dir / "rsyslog.pid",
-                   stdout=self.log_file("rsyslogd.log"))
+                   log="rsyslogd.log")
 
         def listening():
             sockets = self.run_in("host", "ss", "-lntuH").stdout
