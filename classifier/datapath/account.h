@@ -137,7 +137,9 @@ DATAPATH_INLINE void classify_packet(platform_ctx ctx, const __u8* data, const _
     struct iface_direction* iface = platform_iface(ctx, c->direction);
     if (!iface) return;
     iface->as_given.packets += 1;
-    iface->as_given.bytes += p->frame.wire_bytes;
+    // On the way in the driver counted the tag that the kernel has taken out since; on the way out it is
+    // handed the frame without it.
+    iface->as_given.bytes += p->frame.wire_bytes + (c->direction == DIRECTION_IN ? p->extra_bytes : 0);
     iface->seen.packets += c->packets;
     iface->seen.bytes += c->frame_bytes;
     if (LIKELY(c->walk.status == WALK_IP)) {
@@ -155,7 +157,8 @@ DATAPATH_INLINE void classify_packet(platform_ctx ctx, const __u8* data, const _
         c->outcome = outcome_of_status(c->walk.status);
     }
     if (UNLIKELY(c->walk.flags & ~WALK_FRAGMENT)) count_walk_losses(ctx, c->walk.flags);
-    struct traffic* outcome = &iface->outcome[c->outcome < OUTCOME_COUNT ? c->outcome : (__u8)OUTCOME_MALFORMED];
+    struct traffic* outcome =
+        &iface->outcome[c->outcome < OUTCOME_COUNT ? c->outcome : (__u8)OUTCOME_MALFORMED];
     outcome->packets += c->packets;
     outcome->bytes += c->frame_bytes;
 }
@@ -188,7 +191,7 @@ DATAPATH_INLINE void flow_lost(platform_ctx ctx, struct section_state* section, 
 
 // Finds or makes the flow's entry and adds the packet. Returns its slot, SLOT_NONE where it found none.
 DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* p,
-                                  const struct packet_class* c, const struct flow_key* key, __u64 hash) {
+                                   const struct packet_class* c, const struct flow_key* key, __u64 hash) {
     struct section_state* section = platform_section(ctx);
     if (!section) return SLOT_NONE;
     __u32 tag = flow_tag(hash);

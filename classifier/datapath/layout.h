@@ -128,9 +128,9 @@ LAYOUT_ASSERT(sizeof(struct class_totals) == 48, "class_totals");
 
 // Per interface and CPU, bytes are frame bytes. Conservation: seen == sum over outcome, per direction,
 // exactly; `seen` is counted on entry, `outcome` on each way out. `as_given` counts what the kernel handed
-// over, before segmentation: one packet and skb->len for a super-packet. A driver that segments by itself, or
-// a virtual device, counts so: the residual against its counters compares like with like. In user space, and
-// for a packet that needs no segmentation, equal to `seen`.
+// over, before segmentation: one packet and skb->len for a super-packet (and, inbound, the VLAN tag taken
+// out). A driver that segments by itself, or a virtual device, counts so: the residual against its counters
+// compares like with like. In user space, and for a packet that needs no segmentation, equal to `seen`.
 struct iface_direction {
     struct traffic seen;
     struct traffic outcome[OUTCOME_COUNT];
