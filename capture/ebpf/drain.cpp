@@ -59,13 +59,28 @@ bool FlowDrain::KeyEqual::operator()(const datapath::flow_key& a,
 }
 
 FlowDrain::FlowDrain(Config config, std::span<datapath::flow_entry> entries,
-                     std::span<const datapath::flow_outer> outers, GraceCalls grace)
+                     std::span<datapath::flow_tags> tags, std::span<const datapath::flow_outer> outers,
+                     GraceCalls grace)
     : config_(config),
       entries_(entries),
+      tags_(tags),
       outers_(outers),
       grace_(std::move(grace)),
       slots_(entries.size()),
       section_used_(entries.size() / config.slots_per_cpu) {}
+
+std::uint32_t& FlowDrain::tag_copy(std::uint32_t slot) noexcept {
+    return tags_[slot / datapath::FLOW_PROBES].tag[slot % datapath::FLOW_PROBES];
+}
+
+void FlowDrain::repair_tags() noexcept {
+    // Read in this order: the kernel writes an entry's tag first and the copy behind it.
+    for (std::uint32_t slot = 0; slot < entries_.size(); slot++)
+        if (__atomic_load_n(&tag_copy(slot), __ATOMIC_ACQUIRE) != datapath::FLOW_FREE &&
+            load_tag(entries_[slot]) == datapath::FLOW_FREE)
+            __atomic_store_n(&tag_copy(slot), static_cast<std::uint32_t>(datapath::FLOW_FREE),
+                             __ATOMIC_RELEASE);
+}
 
 Timestamp FlowDrain::epoch(std::uint64_t kernel_ns) const noexcept {
     return Timestamp(std::chrono::nanoseconds(static_cast<std::int64_t>(kernel_ns)) + epoch_offset_);
@@ -254,6 +269,7 @@ void FlowDrain::free_slot(std::uint32_t slot) {
     slots_used_--;
     section_used_[slot / config_.slots_per_cpu]--;
     __atomic_store_n(&entries_[slot].tag, static_cast<std::uint32_t>(datapath::FLOW_FREE), __ATOMIC_RELEASE);
+    __atomic_store_n(&tag_copy(slot), static_cast<std::uint32_t>(datapath::FLOW_FREE), __ATOMIC_RELEASE);
     if (--flow.slots != 0) return;
     if (!flow.announced) emit(flow, UpdateReason::created);
     emit(flow, UpdateReason::ended);

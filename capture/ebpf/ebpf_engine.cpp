@@ -91,7 +91,7 @@ struct EbpfEngine::State {
     std::optional<PinDir> pins;
     BpfObject object;
     PinnedState maps;
-    Mapping entries_mapping, outers_mapping;
+    Mapping entries_mapping, tags_mapping, outers_mapping;
     std::optional<GracePeriod> grace;
     std::optional<FlowDrain> drain;
     std::optional<LinkWatcher> watcher;
@@ -169,11 +169,16 @@ std::expected<void, OsError> EbpfEngine::State::map_tables() {
     if (!entries) return std::unexpected(entries.error());
     auto outers = Mapping::of_map(maps.maps.outers.get(), slots * sizeof(datapath::flow_outer), "outers");
     if (!outers) return std::unexpected(outers.error());
+    const std::size_t buckets = slots / datapath::FLOW_PROBES;
+    auto tags = Mapping::of_map(maps.maps.tags.get(), buckets * sizeof(datapath::flow_tags), "tags");
+    if (!tags) return std::unexpected(tags.error());
     entries_mapping = std::move(*entries);
+    tags_mapping = std::move(*tags);
     outers_mapping = std::move(*outers);
     grace.emplace([this] { object.wait_for_programs(); });
     drain.emplace(FlowDrain::Config{maps.identity().flow_slots, config.idle_timeout, config.closed_timeout},
                   std::span(static_cast<datapath::flow_entry*>(entries_mapping.data()), slots),
+                  std::span(static_cast<datapath::flow_tags*>(tags_mapping.data()), buckets),
                   std::span(static_cast<const datapath::flow_outer*>(outers_mapping.data()), slots),
                   GraceCalls{[this] { grace->begin(); }, [this] { return grace->done(); }});
     return {};
@@ -310,6 +315,7 @@ std::expected<void, OsError> EbpfEngine::start(FlowSink& sink) {
     if (state.adoption.adopted) {
         state.adoption.hooks_replaced = state.interfaces->hooks_replaced();
         // What stands in the table was counted before: handed over now, whole.
+        state.drain->repair_tags();
         state.drain->set_epoch_offset(epoch_offset());
         while (!state.drain->scan(SCAN_SLOTS, clock_ns(CLOCK_MONOTONIC))) continue;
         state.adoption.flows = state.drain->flows();

@@ -23,6 +23,7 @@ constexpr const char* IDENTITY = "identity";
 
 std::vector<std::pair<const char*, UniqueFd SharedMaps::*>> pinned_maps() {
     return {{"flows", &SharedMaps::flows},
+            {"tags", &SharedMaps::tags},
             {"outers", &SharedMaps::outers},
             {"sections", &SharedMaps::sections},
             {"class_totals", &SharedMaps::class_totals},

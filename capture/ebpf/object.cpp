@@ -46,6 +46,9 @@ std::expected<UniqueFd, OsError> make_inner(std::size_t capacity, std::span<cons
 
 int size_maps(egresswatch_bpf* skeleton, const ObjectOptions& options, std::uint32_t cpus, int inner_fd) {
     int failed = bpf_map__set_max_entries(skeleton->maps.flows, cpus * options.flow_slots);
+    if (!failed)
+        failed =
+            bpf_map__set_max_entries(skeleton->maps.tags, cpus * options.flow_slots / datapath::FLOW_PROBES);
     if (!failed) failed = bpf_map__set_max_entries(skeleton->maps.outers, cpus * options.flow_slots);
     if (!failed) failed = bpf_map__set_max_entries(skeleton->maps.events, options.ring_bytes);
     if (!failed) failed = bpf_map__set_inner_map_fd(skeleton->maps.region, inner_fd);
@@ -54,6 +57,7 @@ int size_maps(egresswatch_bpf* skeleton, const ObjectOptions& options, std::uint
 
 int reuse_maps(egresswatch_bpf* skeleton, const SharedMaps& reuse) {
     int failed = bpf_map__reuse_fd(skeleton->maps.flows, reuse.flows.get());
+    if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.tags, reuse.tags.get());
     if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.outers, reuse.outers.get());
     if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.sections, reuse.sections.get());
     if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.class_totals, reuse.class_totals.get());
@@ -116,6 +120,7 @@ int BpfObject::program_fd(datapath::direction direction, bool layer2) const noex
 std::expected<SharedMaps, OsError> BpfObject::shared_maps() const {
     SharedMaps maps;
     const std::pair<UniqueFd*, const bpf_map*> wanted[] = {{&maps.flows, skeleton_->maps.flows},
+                                                           {&maps.tags, skeleton_->maps.tags},
                                                            {&maps.outers, skeleton_->maps.outers},
                                                            {&maps.sections, skeleton_->maps.sections},
                                                            {&maps.class_totals, skeleton_->maps.class_totals},

@@ -24,7 +24,7 @@ namespace egresswatch::capture {
 
 // The maps that hold counts: shared by successive objects, pinned, adopted by the next daemon.
 struct SharedMaps {
-    UniqueFd flows, outers, sections, class_totals, iface_totals, losses;
+    UniqueFd flows, tags, outers, sections, class_totals, iface_totals, losses;
     UniqueFd events;  // not pinned: what a dead daemon's ring still held, the next drain finds in the table
 };
 

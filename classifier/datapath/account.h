@@ -229,6 +229,9 @@ DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* 
         }
     }
     flow_create(ctx, entry, key, tag, &packet);
+#ifdef PLATFORM_TAGS
+    platform_tag_taken(ctx, slot, tag);
+#endif
     platform_event(ctx, EVENT_FLOW_NEW, slot, key, entry->bytes_out);
     return slot;
 }

@@ -1,13 +1,16 @@
 // classifier/datapath/flow.h - the flow table: open addressing in a flat array, one section per CPU (or
 // core). SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause
 //
-// A section has a power of two of slots and one writer. A flow lies in one of FLOW_PROBES slots from its
-// first hash position on, or, when all of these were taken, in one of FLOW_PROBES from its second; so slots
-// can be freed in any order without tombstones. A flow that finds no slot still counts to its class; the
-// caller counts the loss. The second window is looked at only once something lies in it
-// (section_state.spilled).
+// A section has a power of two of slots, FLOW_PROBES or more, and one writer. A flow lies in the bucket of
+// FLOW_PROBES slots around its first hash position, or, when all of these were taken, in the bucket around
+// its second; so slots can be freed in any order without tombstones. A bucket is searched from the hash
+// position on, round to its start. A flow that finds no slot still counts to its class; the caller counts the
+// loss. The second window is looked at only once something lies in it (section_state.spilled).
 //
-// The includer defines before (see account.h): platform_ctx, platform_flow(), platform_now().
+// The includer defines before (see account.h): platform_ctx, platform_flow(), platform_now(). With
+// PLATFORM_TAGS also platform_tags(ctx, slot), a compact copy of the tags of the bucket that begins at that
+// slot, and platform_tag_taken(ctx, slot, tag): so that a search touches the memory of no entry but the right
+// one. Who frees a slot clears the copy after the entry's own tag, which alone decides.
 #pragma once
 
 #include "classifier/datapath/walk.h"
@@ -64,19 +67,31 @@ struct flow_search {
     __u32 free;   // first free slot seen, or SLOT_NONE
 };
 
-// Looks at the window that starts at `start`. Slots that user space is taking out (FLOW_CLOSING) are neither.
+// Looks at the bucket around slot `start`. Slots that user space is taking out (FLOW_CLOSING) are neither.
 DATAPATH_INLINE void flow_search_window(platform_ctx ctx, const struct flow_key* key, __u32 tag, __u32 start,
                                         __u32 slot_mask, struct flow_search* search) {
+    __u32 bucket = start & slot_mask & ~(__u32)(FLOW_PROBES - 1);
+#ifdef PLATFORM_TAGS
+    const volatile __u32* tags = platform_tags(ctx, bucket);
+    if (!tags) return;
+#endif
     for (__u32 i = 0; i < FLOW_PROBES; i++) {
-        __u32 slot = (start + i) & slot_mask;
-        struct flow_entry* entry = platform_flow(ctx, slot);
+        __u32 at = (start + i) & (FLOW_PROBES - 1);
+#ifdef PLATFORM_TAGS
+        __u32 copy = tags[at];
+        if (copy == FLOW_FREE && search->free == SLOT_NONE) search->free = bucket + at;
+        if (copy != tag) continue;
+#endif
+        struct flow_entry* entry = platform_flow(ctx, bucket + at);
         if (!entry) continue;
         __u32 seen = *(volatile __u32*)&entry->tag;
         if (seen == tag && flow_key_equal(&entry->key, key)) {
-            search->found = slot;
+            search->found = bucket + at;
             return;
         }
-        if (seen == FLOW_FREE && search->free == SLOT_NONE) search->free = slot;
+#ifndef PLATFORM_TAGS
+        if (seen == FLOW_FREE && search->free == SLOT_NONE) search->free = bucket + at;
+#endif
     }
 }
 

@@ -15,7 +15,7 @@ enum {
     LAYOUT_VERSION = 1,
     CLASSES_MAX = 4096,  // destination classes; the first value of a region cell that is a block, not a class
     IFACE_SLOTS = 1024,  // interface counters are indexed by ifindex modulo this; 288 B per slot and CPU
-    FLOW_PROBES = 8,     // slots looked at in each of a flow's two windows
+    FLOW_PROBES = 8,     // slots of a bucket; a flow lies in one of two. A power of two
     VOLUME_EVENT_MIN =
         65536  // a flow's first volume event comes when it has sent this many bytes; then at doublings
 };
@@ -102,6 +102,13 @@ struct flow_entry {
     __u32 ifindex;           // interface of the first packet
 };
 LAYOUT_ASSERT(sizeof(struct flow_entry) == 128, "flow_entry: two cache lines");
+
+// The tags of one bucket of the table once more, closely packed: what a search looks at first. Written by the
+// owner when it takes a slot, cleared by user space after it has freed one.
+struct flow_tags {
+    __u32 tag[FLOW_PROBES];
+};
+LAYOUT_ASSERT(sizeof(struct flow_tags) == 32, "flow_tags: half a cache line");
 
 // Outer addresses of a tunnelled flow, same index as its flow_entry. Zero where there is no tunnel.
 struct flow_outer {
