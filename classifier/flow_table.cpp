@@ -119,6 +119,7 @@ namespace {
 constexpr std::uint64_t second_ns = 1'000'000'000;
 constexpr std::size_t chunk_max = 32;  // packets whose flow slots are fetched from memory side by side
 constexpr std::uint32_t no_slot = SLOT_NONE;
+constexpr std::uint8_t nothing = 0;  // what an empty packet points at
 
 Timestamp stamp_of(std::uint64_t ns) noexcept {
     return Timestamp(std::chrono::nanoseconds(static_cast<std::int64_t>(ns)));
@@ -293,7 +294,7 @@ void FlowTable::State::take(std::span<const PacketInput> chunk, FlowSink& sink) 
     std::array<bool, chunk_max> tracked;
     for (std::size_t i = 0; i < chunk.size(); ++i) {
         const PacketInput& packet = chunk[i];
-        data = packet.bytes.data();
+        data = packet.bytes.empty() ? &nothing : packet.bytes.data();
         captured = static_cast<std::uint32_t>(packet.bytes.size());
         now_ns = packet.at_ns;
         interface = packet.interface;

@@ -18,8 +18,7 @@ namespace {
 // Magic numbers as a little-endian machine reads them from the file.
 constexpr std::uint32_t magic_micro = 0xa1b2c3d4;
 constexpr std::uint32_t magic_nano = 0xa1b23c4d;
-constexpr std::uint32_t magic_modified = 0xa1b2cd34;  // Kuznetzov's patch: longer record headers
-constexpr std::uint32_t magic_section = 0x0a0d0d0a;   // a palindrome: the same in both byte orders
+constexpr std::uint32_t magic_section = 0x0a0d0d0a;  // a palindrome: the same in both byte orders
 constexpr std::uint32_t magic_order = 0x1a2b3c4d;
 
 constexpr std::size_t pcap_header_bytes = 24;

@@ -35,20 +35,24 @@ struct flow_packet {
     __u8 reserved[2];
 };
 
-// Multilinear over the five words of the key, then mixed. The seed is random per table, so that nobody
-// outside can choose flows that fall into the same slots.
+// Two lanes of multiply and fold, joined by the last word. After each product its upper half, where the
+// difference of two similar words gathers, is folded into the lower one: without that, clients of consecutive
+// addresses crowd into a few slots. The seed is random per table, so that nobody outside can choose flows
+// that fall into the same slots.
 DATAPATH_INLINE __u64 flow_hash(const struct flow_key* key, __u64 seed) {
     const __u8* bytes = (const __u8*)key;
-    __u64 h = (load64(bytes) ^ seed) * 0x9e3779b97f4a7c15ull;
-    h ^= h >> 29;
-    h += (load64(bytes + 8) ^ (seed >> 7)) * 0xbf58476d1ce4e5b9ull;
-    h += (load64(bytes + 16) ^ (seed << 9)) * 0x94d049bb133111ebull;
-    h ^= h >> 32;
-    h += (load64(bytes + 24) ^ (seed >> 13)) * 0xd6e8feb86659fd93ull;
-    h += (load64(bytes + 32) ^ (seed << 5)) * 0xa0761d6478bd642full;
+    __u64 local = (load64(bytes) ^ seed) * 0x9e3779b97f4a7c15ull;
+    __u64 remote = (load64(bytes + 16) ^ ~seed) * 0x94d049bb133111ebull;
+    local ^= local >> 32;
+    remote ^= remote >> 32;
+    local = (local ^ load64(bytes + 8)) * 0xbf58476d1ce4e5b9ull;
+    remote = (remote ^ load64(bytes + 24)) * 0xd6e8feb86659fd93ull;
+    local ^= local >> 32;
+    remote ^= remote >> 32;
+    __u64 h = (local * 0xe7037ed1a0b428dbull ^ remote ^ load64(bytes + 32)) * 0xa0761d6478bd642full;
     h ^= h >> 32;
     h *= 0xe7037ed1a0b428dbull;
-    return h ^ (h >> 29);
+    return h ^ (h >> 32);
 }
 
 DATAPATH_INLINE __u32 flow_tag(__u64 hash) {
