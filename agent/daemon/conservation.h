@@ -7,15 +7,16 @@
 //   with
 //             PACKET_QDISC_BYPASS, AF_XDP, kernel-bypass).
 // Like with like: a driver that is handed super-packets (TSO; veth and other virtual devices) counts
-// `as_given`; one that gets segments counts `seen`. Which of the two a driver does is read off its own packet
-// counter: the nearer one is the basis, and it is named in the record.
-// Order of reading: driver, hook, driver. A baseline takes the later driver reading, a period the earlier
-// one: packets between the readings can then only make the residual smaller, never raise an alarm. What waits
-// in a queue is counted by the hook and not yet by the driver, and comes back later; so the alarm looks at
-// how far the running residual climbs above its highest value of the last high_water_periods. Limits: packets
-// dropped behind the hook (tx_dropped, qdisc) hide as many bytes of bypass, for as long as the high-water
-// mark lasts. Tolerance: tolerance_bytes_min + 0.1 % of the hook's bytes, and on physical devices
-// frame_slack_bytes a packet (padding to 60 bytes, FCS, a VLAN tag put in by hardware).
+// `as_given`; one that gets segments counts `seen`; with offload on for some protocols only, something
+// between. Which it was is read off the driver's own packet counter, each period, and named in the record as
+// `basis`: as_given, segments, or mixed. Order of reading: driver, hook, driver. A baseline takes the later
+// driver reading, a period the earlier one: packets between the readings can then only make the residual
+// smaller, never raise an alarm. What waits in a queue is counted by the hook and not yet by the driver, and
+// comes back later; so the alarm looks at how far the running residual climbs above its highest value of the
+// last high_water_periods. Limits: packets dropped behind the hook (tx_dropped, qdisc) hide as many bytes of
+// bypass, for as long as the high-water mark lasts. Tolerance: tolerance_bytes_min + 0.1 % of the hook's
+// bytes, and on physical devices frame_slack_bytes a packet (padding to 60 bytes, FCS, a VLAN tag put in by
+// hardware).
 #pragma once
 
 #include <cstdint>
@@ -36,7 +37,7 @@ struct ConservationResult {
     std::int64_t unbalanced_bytes = 0;
     bool balance_broken = false;  // not explained by packets that were in the hook at the moment of reading
     bool compared = false;        // the figures below mean something: not in the first period of an interface
-    std::string basis;            // "as_given" or "segments"
+    std::string basis;            // "as_given", "segments" or "mixed"
     std::uint64_t driver_packets = 0;
     std::uint64_t driver_bytes = 0;
     std::uint64_t hook_packets = 0;

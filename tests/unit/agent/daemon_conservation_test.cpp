@@ -77,6 +77,23 @@ TEST_CASE("a driver that gets segments is compared with segments", "[daemon][con
     CHECK(result.residual_bytes == 0);
 }
 
+TEST_CASE("a driver that segments one protocol and not the other is no bypass", "[daemon][conservation]") {
+    Wire wire("veth");
+    (void)wire.period();
+    wire.send(1000, 44'000, 64'000'000);
+    wire.drive(22'500, 64'000'000 + 21'500 * 66);
+    auto result = wire.period();
+    CHECK(result.basis == "mixed");
+    CHECK(result.residual_bytes == 0);
+    // And a bypass beside it is one.
+    wire.send(1000, 44'000, 64'000'000);
+    wire.drive(22'500 + 1'000, 64'000'000 + 21'500 * 66 + 1'500'000);
+    result = wire.period();
+    CHECK(result.residual_bytes == 1'500'000 - 66'000);
+    CHECK(result.tolerance_bytes < 900'000);
+    CHECK(result.bypass_suspected);
+}
+
 TEST_CASE("bytes around the hook above the tolerance are suspected, below it not", "[daemon][conservation]") {
     Wire wire("veth");
     (void)wire.period();
