@@ -14,10 +14,6 @@ constexpr std::array<std::string_view, datapath::KIND_COUNT> kind_words{"local",
 constexpr std::array<std::string_view, datapath::TUNNEL_COUNT> tunnel_words{
     "none", "ipip", "6in4", "gre", "erspan", "vxlan", "geneve", "gtpu", "teredo"};
 
-std::string in_quotes(std::string_view text) {
-    return "\"" + std::string(text) + "\"";
-}
-
 std::string joined(const std::vector<const Node*>& nodes) {
     std::string out;
     for (const Node* node : nodes) out += (out.empty() ? "" : ", ") + node->text;
@@ -66,11 +62,13 @@ void PolicyBuilder::read_list_names(const Fields& fields, Selection selection, M
         Named& list = found->second;
         list.used = true;
         const bool sender = selection == Selection::from;
-        if (selection == Selection::to && !list.has_destinations && list.has_executables)
+        if (selection == Selection::to && !list.has_destinations && list.has_executables) {
             problems_.error(fields.where(), *node, "wrong-list",
                             "the list " + in_quotes(node->text) +
                                 " holds executables: they are senders, not destinations",
                             "name it under `from`");
+            continue;
+        }
         if (sender && !list.has_executables && list.has_destinations)
             problems_.error(fields.where(), *node, "wrong-list",
                             "the list " + in_quotes(node->text) + " holds destinations, not senders",

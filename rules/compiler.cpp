@@ -17,10 +17,6 @@ constexpr std::pair<std::uint64_t, std::uint64_t> language_version{1, 0};
 
 constexpr std::array<std::string_view, 4> kind_words{"local", "home", "unknown", "outside"};
 
-std::string in_quotes(std::string_view text) {
-    return "\"" + std::string(text) + "\"";
-}
-
 std::string place_of(const Where& where, const Node& node) {
     return where.source->name() + ":" + std::to_string(node.line);
 }
@@ -43,6 +39,7 @@ void PolicyBuilder::add_file(const SourceText& source, NodePtr root) {
         some_unreadable_ = true;
         return;
     }
+    some_unreadable_ |= root->kind != Node::Kind::mapping;
     auto fields = std::make_unique<Fields>(*root, schema::policy, Where{&source, {}}, problems_);
     files_.push_back({&source, std::move(root), std::move(fields)});
 }
@@ -68,7 +65,9 @@ std::shared_ptr<const Policy> PolicyBuilder::build(std::string content_hash) {
 }
 
 void PolicyBuilder::read_language(const File& file) {
-    if (file.root->kind != Node::Kind::mapping || file.fields->has("policy")) return;
+    if (file.root->kind != Node::Kind::mapping || file.fields->has("policy") ||
+        file.fields->misspelt("policy"))
+        return;
     problems_.error(file.fields->where(), *file.root, "missing-key", "this file does not say its language",
                     "write `policy: egresswatch/v1` as its first line");
 }
@@ -76,7 +75,9 @@ void PolicyBuilder::read_language(const File& file) {
 // Every key of the header is written once in the whole set.
 const PolicyBuilder::File* PolicyBuilder::header_file(std::string_view key) {
     const File* first = nullptr;
+    bool misspelt = false;
     for (const File& file : files_) {
+        misspelt |= file.fields->misspelt(key);
         if (!file.fields->has(key)) continue;
         if (first == nullptr) {
             first = &file;
@@ -89,11 +90,11 @@ const PolicyBuilder::File* PolicyBuilder::header_file(std::string_view key) {
                             ": keep one of them");
     }
     const Key* row = schema::policy.find(key);
-    if (first == nullptr && row->need == Need::required && !some_unreadable_ && !files_.empty())
+    if (first == nullptr && !misspelt && row->need == Need::required && !some_unreadable_ && !files_.empty())
         problems_.error(files_.front().source->name(), "missing-key",
                         (files_.size() == 1 ? "the policy has no `" : "no file of the policy has `") +
                             std::string(key) + "`",
-                        "add `" + std::string(key) + ": ...`: " + std::string(row->doc));
+                        "add `" + std::string(key) + ":`. " + std::string(row->doc));
     return first;
 }
 
@@ -311,7 +312,7 @@ Expiry PolicyBuilder::read_expiry(const Fields& fields) {
     expiry.at = parse_expiry(node.text).value_or(Timestamp{});
     expiry.text = node.text;
     expiry.place = {fields.where().source->name(), node.line, node.column, node.length};
-    expiry.source_line = fields.where().source->line(node.line);
+    expiry.source_line = fields.where().source->shown_line(node.line);
     return expiry;
 }
 

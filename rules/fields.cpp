@@ -12,10 +12,6 @@ namespace egresswatch::rules {
 
 namespace {
 
-std::string in_quotes(std::string_view text) {
-    return "\"" + std::string(text) + "\"";
-}
-
 Diagnostic make(Severity severity, const Where& where, const Node& node, std::string_view code,
                 std::string message, std::string help) {
     return {severity,
@@ -24,7 +20,7 @@ Diagnostic make(Severity severity, const Where& where, const Node& node, std::st
             std::move(message),
             std::move(help),
             where.context,
-            std::string(where.source->line(node.line))};
+            where.source->shown_line(node.line)};
 }
 
 Value<std::string> check_text(std::string_view text) {
@@ -143,6 +139,11 @@ std::string example_of(const Key& key) {
     }
 }
 
+std::string with_article(std::string_view noun) {
+    const bool vowel = noun.find_first_of("aeiou") == 0;
+    return (vowel ? "an " : "a ") + std::string(noun);
+}
+
 std::string_view kind_name_of(const Node& node) {
     switch (node.kind) {
         case Node::Kind::null:
@@ -232,10 +233,9 @@ std::vector<Diagnostic> Problems::take() {
 Fields::Fields(const Node& node, const Mapping& mapping, Where where, Problems& problems)
     : node_(&node), mapping_(&mapping), where_(std::move(where)), problems_(&problems) {
     if (node.kind != Node::Kind::mapping) {
-        problems.error(
-            where_, node, "wrong-form",
-            "a " + std::string(mapping.name) + " is a mapping, not " + std::string(kind_name_of(node)),
-            "write `key: value` lines");
+        problems.error(where_, node, "wrong-form",
+                       with_article(mapping.name) + " is a mapping, not " + std::string(kind_name_of(node)),
+                       "write `key: value` lines");
         return;
     }
     for (const Node::Entry& entry : node.entries) {
@@ -252,6 +252,10 @@ const Fields::Slot* Fields::slot(std::string_view key) const noexcept {
 
 bool Fields::has(std::string_view key) const noexcept {
     return slot(key) != nullptr;
+}
+
+bool Fields::misspelt(std::string_view key) const noexcept {
+    return std::ranges::find(misspelt_, key) != misspelt_.end();
 }
 
 const Node& Fields::key_node(std::string_view key) const {
@@ -392,8 +396,9 @@ void Fields::unknown_key(const Node& key) {
     const std::string name = key.text.substr(0, limits::id_length_max);
     for (const Renamed& renamed : renamed_keys()) {
         if (renamed.mapping != mapping_->name || renamed.wrong != key.text) continue;
+        misspelt_.push_back(renamed.right);
         problems_->error(where_, key, "unknown-key",
-                         "a " + std::string(mapping_->name) + " has no key `" + name + "`",
+                         with_article(mapping_->name) + " has no key `" + name + "`",
                          "it is called `" + std::string(renamed.right) + "` here");
         return;
     }
@@ -405,18 +410,18 @@ void Fields::unknown_key(const Node& key) {
     std::vector<std::string_view> names;
     for (const Key& known : mapping_->keys) names.push_back(known.name);
     const std::string_view near = nearest(key.text, names);
-    problems_->error(where_, key, "unknown-key",
-                     "a " + std::string(mapping_->name) + " has no key `" + name + "`",
+    if (!near.empty()) misspelt_.push_back(near);
+    problems_->error(where_, key, "unknown-key", with_article(mapping_->name) + " has no key `" + name + "`",
                      near.empty() ? "its keys are " + one_of(names) : "write `" + std::string(near) + "`");
 }
 
 void Fields::require_keys() {
     if (mapping_ == &schema::policy) return;  // over all files together: policy.cpp
     for (const Key& key : mapping_->keys) {
-        if (key.need == Need::optional || has(key.name)) continue;
+        if (key.need == Need::optional || has(key.name) || misspelt(key.name)) continue;
         problems_->error(where_, *node_, "missing-key",
                          "this " + std::string(mapping_->name) + " has no `" + std::string(key.name) + "`",
-                         "add `" + std::string(key.name) + ": ...`: " + std::string(key.doc));
+                         "add `" + std::string(key.name) + ":`. " + std::string(key.doc));
     }
 }
 

@@ -54,7 +54,9 @@ public:
 
     [[nodiscard]] const Where& where() const noexcept { return where_; }
     [[nodiscard]] const Node& node() const noexcept { return *node_; }
-    [[nodiscard]] bool has(std::string_view key) const noexcept;     // written, well formed or not
+    [[nodiscard]] bool has(std::string_view key) const noexcept;  // written, well formed or not
+    // An unknown key that was reported with this one as its hint: that it is missing needs no second error.
+    [[nodiscard]] bool misspelt(std::string_view key) const noexcept;
     [[nodiscard]] const Node& key_node(std::string_view key) const;  // of a key that is there
     // The well-formed scalars of a key; the one of a scalar form.
     [[nodiscard]] const std::vector<const Node*>& scalars(std::string_view key) const;
@@ -102,6 +104,7 @@ private:
     Where where_;
     Problems* problems_;
     std::vector<Slot> slots_;
+    std::vector<std::string_view> misspelt_;
 };
 
 }  // namespace egresswatch::rules

@@ -248,10 +248,13 @@ std::string_view need_word(const Key& key) {
     return key.need == Need::required ? "required" : "optional";
 }
 
-// mdoc takes a leading dot or quote, and lone punctuation as macro arguments, for commands.
+// mdoc takes a line's leading dot or quote for a command, and wants each sentence on a line of its own.
 std::string mdoc_text(std::string_view text) {
     std::string out;
-    for (const char c : text) out += c == '\\' ? std::string("\\e") : std::string(1, c);
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const bool sentence_ends = text[i] == ' ' && i > 0 && text[i - 1] == '.';
+        out += text[i] == '\\' ? std::string("\\e") : std::string(1, sentence_ends ? '\n' : text[i]);
+    }
     if (out.starts_with('.') || out.starts_with('\'')) out.insert(0, "\\&");
     return out;
 }

@@ -1,7 +1,7 @@
 // rules/schema.h - the policy language as tables: one row a key.
 //
 // The reader checks a file against them, the hints for unknown keys come from them, and the tables of
-// egresswatch-policy(5) are printed from them (tests/unit/rules/schema_test.cpp compares): what is documented
+// egresswatch-rules(5) are printed from them (tests/unit/rules/policy_test.cpp compares): what is documented
 // is what is accepted.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -84,7 +84,7 @@ extern const Mapping policy, site, region, list, allow, to, from, ceiling, rule,
 [[nodiscard]] std::string_view form_name(Form form) noexcept;  // "size", "list of countries"
 [[nodiscard]] bool takes_list(Form form) noexcept;
 
-// The key tables in mdoc, for docs/man/egresswatch-policy.5.
+// The key tables in mdoc, for docs/man/egresswatch-rules.5.
 [[nodiscard]] std::string manual_tables();
 
 }  // namespace egresswatch::rules

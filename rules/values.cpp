@@ -22,11 +22,6 @@ std::unexpected<ValueError> bad(std::string code, std::string message, std::stri
     return std::unexpected(ValueError{std::move(code), std::move(message), std::move(help)});
 }
 
-std::string quoted(std::string_view text) {
-    constexpr std::size_t shown_max = 60;
-    return "\"" + std::string(text.substr(0, shown_max)) + (text.size() > shown_max ? "...\"" : "\"");
-}
-
 bool is_digit(char c) {
     return c >= '0' && c <= '9';
 }
@@ -129,7 +124,8 @@ Value<std::uint64_t> parse_whole(std::string_view text, std::uint64_t min, std::
     std::uint64_t value = 0;
     const std::string permitted =
         "write a whole number from " + std::to_string(min) + " to " + std::to_string(max);
-    if (!whole(text, value)) return bad("not-a-number", quoted(text) + " is not a whole number", permitted);
+    if (!whole(text, value))
+        return bad("not-a-number", in_quotes(text) + " is not a whole number", permitted);
     if (value < min || value > max)
         return bad("out-of-range", std::string(text) + " is out of range", permitted);
     return value;
@@ -140,7 +136,7 @@ Value<double> parse_decimal(std::string_view text, double min, double max) {
     const std::string permitted = "write a number from " + std::to_string(static_cast<int>(min)) + " to " +
                                   std::to_string(static_cast<int>(max));
     if (!whole(text, value) || !std::isfinite(value))
-        return bad("not-a-number", quoted(text) + " is not a number", permitted);
+        return bad("not-a-number", in_quotes(text) + " is not a number", permitted);
     if (value < min || value > max)
         return bad("out-of-range", std::string(text) + " is out of range", permitted);
     return value;
@@ -149,7 +145,7 @@ Value<double> parse_decimal(std::string_view text, double min, double max) {
 Value<bool> parse_bool(std::string_view text) {
     if (text == "true") return true;
     if (text == "false") return false;
-    return bad("not-a-boolean", quoted(text) + " is neither true nor false", "write true or false");
+    return bad("not-a-boolean", in_quotes(text) + " is neither true nor false", "write true or false");
 }
 
 Value<std::uint64_t> parse_size(std::string_view text) {
@@ -157,19 +153,19 @@ Value<std::uint64_t> parse_size(std::string_view text) {
     while (end < text.size() && (is_digit(text[end]) || text[end] == '.')) ++end;
     const std::string_view number = text.substr(0, end);
     const std::string_view unit = trim(text.substr(end));
-    if (number.empty()) return bad("bad-size", quoted(text) + " is not a size", std::string(size_help));
+    if (number.empty()) return bad("bad-size", in_quotes(text) + " is not a size", std::string(size_help));
     if (unit.empty())
-        return bad("bad-size", "the size " + quoted(text) + " has no unit", std::string(size_help));
+        return bad("bad-size", "the size " + in_quotes(text) + " has no unit", std::string(size_help));
     const auto found = std::ranges::find(size_units, unit, &Unit::name);
     if (found == size_units.end()) {
         for (const Unit& known : size_units)
             if (lower(known.name) == lower(unit))
-                return bad("bad-size", quoted(unit) + " is not a unit of size",
+                return bad("bad-size", in_quotes(unit) + " is not a unit of size",
                            "write " + std::string(number) + " " + std::string(known.name));
-        return bad("bad-size", quoted(unit) + " is not a unit of size", std::string(size_help));
+        return bad("bad-size", in_quotes(unit) + " is not a unit of size", std::string(size_help));
     }
     const auto bytes = scaled(number, found->factor);
-    if (!bytes) return bad("bad-size", quoted(text) + " " + bytes.error(), std::string(size_help));
+    if (!bytes) return bad("bad-size", in_quotes(text) + " " + bytes.error(), std::string(size_help));
     return *bytes;
 }
 
@@ -182,7 +178,7 @@ Value<std::uint64_t> parse_packets(std::string_view text) {
     }
     const auto packets = scaled(number, factor);
     if (!packets)
-        return bad("bad-count", quoted(text) + " is not a number of packets",
+        return bad("bad-count", in_quotes(text) + " is not a number of packets",
                    "packets_out counts packets: write a number, as in 5000 or 10k");
     return *packets;
 }
@@ -192,7 +188,7 @@ Value<std::chrono::seconds> parse_duration(std::string_view text) {
     std::size_t at = 0;
     std::uint64_t previous = std::numeric_limits<std::uint64_t>::max();
     const auto refuse = [&](std::string_view what) {
-        return bad("bad-duration", quoted(text) + std::string(what), std::string(duration_help));
+        return bad("bad-duration", in_quotes(text) + std::string(what), std::string(duration_help));
     };
     if (text.empty()) return refuse(" is not a duration");
     while (at < text.size()) {
@@ -214,7 +210,7 @@ Value<std::chrono::seconds> parse_duration(std::string_view text) {
 
 Value<std::chrono::year_month_day> parse_date(std::string_view text) {
     const auto refuse = [&](std::string_view what) {
-        return bad("bad-date", quoted(text) + std::string(what), "write year-month-day, as in 2027-06-30");
+        return bad("bad-date", in_quotes(text) + std::string(what), "write year-month-day, as in 2027-06-30");
     };
     int y = 0;
     unsigned m = 0, d = 0;
@@ -235,7 +231,7 @@ Value<Timestamp> parse_expiry(std::string_view text) {
         return Timestamp(std::chrono::sys_days(*date) + std::chrono::days(1));
     }
     const auto refuse = [&] {
-        return bad("bad-date", quoted(text) + " is not a date",
+        return bad("bad-date", in_quotes(text) + " is not a date",
                    "write a day, as in 2027-06-30 (its last minute still counts, UTC), or an instant, as in "
                    "2027-06-30T12:00:00Z");
     };
@@ -253,7 +249,9 @@ Value<Country> parse_country(std::string_view text) {
     if (is_country_code(text)) return Country(text);
     const std::string code = upper(text);
     std::string help = "write the two capital letters of ISO 3166-1, as in IE";
-    if (code == "FALSE" || code == "OFF")
+    if (text == "unknown")
+        help = "only `when` and `match` of rules take unknown: no allow entry covers it";
+    else if (code == "FALSE" || code == "OFF")
         help = "this looks like the YAML 1.1 reading of NO: write \"NO\" for Norway";
     else if (is_country_code(code))
         help = "write " + code;
@@ -263,7 +261,7 @@ Value<Country> parse_country(std::string_view text) {
         help = "write GR: the ISO 3166-1 code of Greece";
     else if (find_region_group(code) != nullptr)
         help = code + " is a group of countries: name it under `groups` of a region";
-    return bad("unknown-country", quoted(text) + " is not a country code", std::move(help));
+    return bad("unknown-country", in_quotes(text) + " is not a country code", std::move(help));
 }
 
 Value<Prefix> parse_prefix(std::string_view text) {
@@ -282,15 +280,15 @@ Value<Prefix> parse_prefix(std::string_view text) {
                            ", or " + Prefix::containing(*address, 128).to_string() + " for the one host");
         }
         case Prefix::ParseError::length_out_of_range:
-            return bad("bad-prefix", "the length of " + quoted(text) + " is out of range",
+            return bad("bad-prefix", "the length of " + in_quotes(text) + " is out of range",
                        "0 to 32 for IPv4, 0 to 128 for IPv6");
         case Prefix::ParseError::length_missing:
-            return bad("bad-prefix", quoted(text) + " has no prefix length",
+            return bad("bad-prefix", in_quotes(text) + " has no prefix length",
                        "write it behind the slash, as in 192.0.2.0/24");
         case Prefix::ParseError::not_an_address:
             break;
     }
-    return bad("bad-prefix", quoted(text) + " is not an address or prefix",
+    return bad("bad-prefix", in_quotes(text) + " is not an address or prefix",
                "write it as in 192.0.2.0/24, 192.0.2.7 or 2001:db8::/32");
 }
 
@@ -302,8 +300,16 @@ Value<PortRange> parse_ports(std::string_view text) {
     PortRange out;
     const std::size_t slash = text.find('/');
     if (slash != std::string_view::npos) {
-        const auto proto = parse_l4_proto(text.substr(slash + 1));
-        if (!proto) return refuse(proto.error().message);
+        const std::string_view left = text.substr(0, slash), right = text.substr(slash + 1);
+        if (std::ranges::find(protocols, left, &Protocol::name) != protocols.end())
+            return bad("bad-port", in_quotes(text) + " names the protocol first",
+                       "write " + std::string(right) + "/" + std::string(left));
+        const auto proto = parse_l4_proto(right);
+        if (!proto)
+            return bad("bad-port", proto.error().message,
+                       proto.error().help.size() > 20
+                           ? "write it as in 443/tcp, or 53 for any protocol"
+                           : "write " + std::string(left) + "/" + proto.error().help.substr(sizeof "write"));
         const auto known = std::ranges::find(protocols, *proto, &Protocol::number);
         if (known == protocols.end() || !known->has_ports)
             return refuse("protocol " + l4_proto_name(*proto) + " has no ports");
@@ -311,11 +317,11 @@ Value<PortRange> parse_ports(std::string_view text) {
     }
     const std::string_view range = text.substr(0, slash);
     const std::size_t dash = range.find('-');
-    if (!whole(range.substr(0, dash), out.first)) return refuse(quoted(text) + " is not a port");
+    if (!whole(range.substr(0, dash), out.first)) return refuse(in_quotes(text) + " is not a port");
     out.last = out.first;
     if (dash != std::string_view::npos && !whole(range.substr(dash + 1), out.last))
-        return refuse(quoted(text) + " is not a range of ports");
-    if (out.last < out.first) return refuse("the range " + quoted(text) + " ends before it starts");
+        return refuse(in_quotes(text) + " is not a range of ports");
+    if (out.last < out.first) return refuse("the range " + in_quotes(text) + " ends before it starts");
     if (out.first == 0) return refuse("port 0 is no port");
     return out;
 }
@@ -330,7 +336,7 @@ Value<std::uint8_t> parse_l4_proto(std::string_view text) {
     const std::string small = lower(text);
     const std::string_view near = nearest(small, names);
     return bad(
-        "unknown-protocol", quoted(text) + " is not a protocol",
+        "unknown-protocol", in_quotes(text) + " is not a protocol",
         near.empty() ? "write " + one_of(names) + ", or the IANA number" : "write " + std::string(near));
 }
 
@@ -339,14 +345,14 @@ Value<std::uint32_t> parse_asn(std::string_view text) {
     if (number.starts_with("AS")) number.remove_prefix(2);
     std::uint32_t asn = 0;
     if (!whole(number, asn) || asn == 0)
-        return bad("bad-asn", quoted(text) + " is not an AS number",
+        return bad("bad-asn", in_quotes(text) + " is not an AS number",
                    "write a number from 1 to 4294967295, as in 64500");
     return asn;
 }
 
 Value<std::string> parse_domain(std::string_view text) {
     const auto refuse = [&](std::string_view what) {
-        return bad("bad-domain", quoted(text) + std::string(what),
+        return bad("bad-domain", in_quotes(text) + std::string(what),
                    "write a name as in example.org, or *.example.org for every name below it but not itself");
     };
     std::string_view name = text;
@@ -372,7 +378,7 @@ Value<std::string> parse_domain(std::string_view text) {
 
 Value<std::string> parse_path(std::string_view text) {
     if (text.size() < 2 || text[0] != '/' || text.size() > 4096)
-        return bad("bad-path", quoted(text) + " is not an absolute path",
+        return bad("bad-path", in_quotes(text) + " is not an absolute path",
                    "write the whole path, as in /usr/bin/restic");
     return std::string(text);
 }
@@ -384,7 +390,7 @@ Value<std::string> parse_id(std::string_view text) {
             text, [](char c) { return is_lower(c) || is_digit(c) || c == '-' || c == '_' || c == '.'; }) &&
         (is_lower(text[0]) || is_digit(text[0]));
     if (well_formed) return std::string(text);
-    return bad("bad-id", quoted(text) + " cannot be a name",
+    return bad("bad-id", in_quotes(text) + " cannot be a name",
                "write small letters, digits, - _ or ., at most " + std::to_string(limits::id_length_max) +
                    " of them, as in bulk-to-outside");
 }
@@ -396,7 +402,7 @@ Value<std::string> parse_tag(std::string_view text) {
                    c == '/';
         });
     if (!well_formed)
-        return bad("bad-tag", quoted(text) + " cannot be a tag",
+        return bad("bad-tag", in_quotes(text) + " cannot be a tag",
                    "write letters, digits and - _ . : /, as in attack.t1041");
     // MITRE ATT&CK: T and four digits, a sub-technique is three digits more.
     if (text.starts_with("attack.")) {
@@ -408,7 +414,7 @@ Value<std::string> parse_tag(std::string_view text) {
              (technique.size() == 9 && technique[5] == '.' && digits(technique.substr(6))));
         if (!known_form)
             return bad(
-                "bad-tag", quoted(text) + " is not an ATT&CK technique",
+                "bad-tag", in_quotes(text) + " is not an ATT&CK technique",
                 "write attack.t and four digits, a sub-technique behind a point, as in attack.t1567.002");
     }
     return std::string(text);
@@ -419,8 +425,20 @@ Value<Level> parse_level_word(std::string_view text) {
     if (found != levels.end()) return static_cast<Level>(found - levels.begin());
     const std::string small = lower(text);
     const std::string_view near = nearest(small, levels);
-    return bad("unknown-word", quoted(text) + " is not a level",
+    return bad("unknown-word", in_quotes(text) + " is not a level",
                near.empty() ? "write " + one_of(levels) : "write " + std::string(near));
+}
+
+std::string in_quotes(std::string_view text) {
+    constexpr std::size_t shown_max = 60;
+    std::size_t end = std::min(text.size(), shown_max);
+    while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+    std::string out = "\"";
+    for (const char c : text.substr(0, end)) {
+        const auto byte = static_cast<unsigned char>(c);
+        out += byte < 0x20 || byte == 0x7f ? '?' : c;
+    }
+    return out + (end < text.size() ? "...\"" : "\"");
 }
 
 std::string l4_proto_name(std::uint8_t l4_proto) {
@@ -461,7 +479,9 @@ std::string_view nearest(std::string_view word, std::span<const std::string_view
                     now[j] = std::min(now[j], twice[j - 2] + 1);
             }
         }
-        const std::size_t distance = row[word.size() % 3][candidate.size()];
+        // Half a word, or one with an ending, is near however long the rest is: allow, allowed.
+        const bool part = word.size() >= 4 && (candidate.starts_with(word) || word.starts_with(candidate));
+        const std::size_t distance = part ? 1 : row[word.size() % 3][candidate.size()];
         if (distance < best_distance) {
             best_distance = distance;
             best = candidate;

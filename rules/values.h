@@ -49,6 +49,8 @@ using Value = std::expected<T, ValueError>;
 [[nodiscard]] std::string l4_proto_name(std::uint8_t l4_proto);
 [[nodiscard]] std::string to_text(std::chrono::seconds duration);  // "10m", "1h30m"
 
+// Text of the author's in a message: in quotes, on one line, cut where it is long.
+[[nodiscard]] std::string in_quotes(std::string_view text);
 // The candidate that is nearest to `word`, if it is near enough to be meant; empty otherwise.
 [[nodiscard]] std::string_view nearest(std::string_view word, std::span<const std::string_view> candidates);
 // "a, b or c"

@@ -18,6 +18,7 @@ namespace egresswatch::rules {
 
 namespace {
 
+constexpr std::size_t token_bytes_max = 400;  // a caret line is no longer anyway
 constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
 
 std::uint32_t code_points(std::string_view text) {
@@ -44,13 +45,9 @@ std::size_t utf8_length(std::string_view text) {
 
 Diagnostic problem(const SourceText& source, std::uint32_t line, std::uint32_t column, std::uint32_t length,
                    std::string code, std::string message, std::string help) {
-    return {Severity::error,
-            std::move(code),
-            {source.name(), line, column, length},
-            std::move(message),
-            std::move(help),
-            {},
-            std::string(source.line(line))};
+    return {Severity::error,        std::move(code), {source.name(), line, column, length},
+            std::move(message),     std::move(help), {},
+            source.shown_line(line)};
 }
 
 // The first byte that no policy file has: not UTF-8, or a control character. yaml-cpp would convert UTF-16,
@@ -64,16 +61,16 @@ std::optional<Diagnostic> check_characters(const SourceText& source) {
     for (std::size_t at = 0; at < text.size();) {
         const std::size_t length = utf8_length(text.substr(at));
         const auto byte = static_cast<unsigned char>(text[at]);
-        const std::uint32_t column = code_points(text.substr(line_start, at - line_start)) + 1;
+        const auto column = [&] { return code_points(text.substr(line_start, at - line_start)) + 1; };
         if (length == 0) {
-            Diagnostic bad = problem(source, line, column, 1, "rules/encoding", "the file is not UTF-8",
+            Diagnostic bad = problem(source, line, column(), 1, "rules/encoding", "the file is not UTF-8",
                                      "save it as UTF-8");
             bad.source_line.clear();  // a record or a JSON answer that quotes it has to be UTF-8
             return bad;
         }
         const bool line_end = byte == '\r' && at + 1 < text.size() && text[at + 1] == '\n';
         if ((byte < 0x20 && byte != '\n' && byte != '\t' && !line_end) || byte == 0x7f)
-            return problem(source, line, column, 1, "rules/control-character",
+            return problem(source, line, column(), 1, "rules/control-character",
                            "control character with code " + std::to_string(byte), "remove it");
         at += length;
         if (byte == '\n') {
@@ -120,7 +117,7 @@ public:
         if (found == anchors_.end())
             refuse(mark, "rules/alias-cycle", "the alias stands inside what it names",
                    "write the values out");
-        place(found->second, mark);
+        place(found->second);
     }
     void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                   const std::string& value) override {
@@ -141,11 +138,13 @@ public:
     }
     void OnMapEnd() override { close(); }
 
+    [[noreturn]] void refuse(const Node& node, std::string code, std::string message, std::string help) {
+        throw Refused{problem(source_, node.line, node.column, node.length, std::move(code),
+                              std::move(message), std::move(help))};
+    }
     [[noreturn]] void refuse(const YAML::Mark& mark, std::string code, std::string message,
                              std::string help) {
-        const auto node = make(mark, Node::Kind::null);
-        throw Refused{problem(source_, node->line, node->column, node->length, std::move(code),
-                              std::move(message), std::move(help))};
+        refuse(*make(mark, Node::Kind::null), std::move(code), std::move(message), std::move(help));
     }
 
 private:
@@ -162,9 +161,17 @@ private:
         node->line = static_cast<std::uint32_t>(std::max(0, mark.line)) + 1;
         std::string_view line = source_.line(node->line);
         const std::size_t column = std::min(line.size(), static_cast<std::size_t>(std::max(0, mark.column)));
-        node->column = code_points(line.substr(0, column)) + 1;
-        node->length = std::max(1u, code_points(token(line.substr(column))));
+        node->column = column_of(node->line, line, column);
+        node->length = std::max(1u, code_points(token(line.substr(column, token_bytes_max))));
         return node;
+    }
+
+    // Counts on from the last mark of the same line: a file may be one long line.
+    std::uint32_t column_of(std::uint32_t number, std::string_view line, std::size_t bytes) const {
+        if (number != last_.line || bytes < last_.bytes) last_ = {number, 0, 0};
+        last_.code_points += code_points(line.substr(last_.bytes, bytes - last_.bytes));
+        last_.bytes = bytes;
+        return last_.code_points + 1;
     }
 
     // What an author would point at: the quoted text, the word, the path or list up to where it ends.
@@ -207,12 +214,10 @@ private:
     void add(std::shared_ptr<Node> node, YAML::anchor_t anchor) {
         NodePtr finished = std::move(node);
         if (anchor != YAML::NullAnchor) anchors_[anchor] = finished;
-        YAML::Mark mark;
-        mark.line = static_cast<int>(finished->line) - 1;
-        place(std::move(finished), mark);
+        place(std::move(finished));
     }
 
-    void place(NodePtr node, const YAML::Mark& mark) {
+    void place(NodePtr node) {
         if (open_.empty()) {
             root = std::move(node);
             return;
@@ -221,7 +226,7 @@ private:
         parent.node->subtree += node->subtree;
         total_ += node->subtree;
         if (parent.node->subtree > limits::yaml_nodes_max || total_ > 8 * limits::yaml_nodes_max)
-            refuse(mark, "rules/too-many-values",
+            refuse(*node, "rules/too-many-values",
                    "more than " + std::to_string(limits::yaml_nodes_max) +
                        " values, those that aliases repeat included",
                    "split the file, or write fewer aliases");
@@ -229,7 +234,7 @@ private:
             parent.node->items.push_back(std::move(node));
         } else if (!parent.key) {
             if (node->kind != Node::Kind::scalar)
-                refuse(mark, "rules/yaml-key", "a key has to be a word", "write `name: value`");
+                refuse(*node, "rules/yaml-key", "a key has to be a word", "write `name: value`");
             parent.key = std::move(node);
         } else {
             parent.node->entries.push_back({std::move(parent.key), std::move(node)});
@@ -241,6 +246,12 @@ private:
     std::vector<Open> open_;
     std::map<YAML::anchor_t, NodePtr> anchors_;
     std::size_t total_ = 0;
+    struct Counted {
+        std::uint32_t line = 0;
+        std::size_t bytes = 0;
+        std::uint32_t code_points = 0;
+    };
+    mutable Counted last_;
 };
 
 std::string syntax_help(const std::string& message) {
@@ -312,6 +323,13 @@ std::string_view SourceText::line(std::uint32_t number) const noexcept {
     std::size_t end = number < starts_.size() ? starts_[number] - 1 : text_.size();
     if (end > begin && text_[end - 1] == '\r') --end;
     return std::string_view(text_).substr(begin, end - begin);
+}
+
+std::string SourceText::shown_line(std::uint32_t number) const {
+    const std::string_view whole = line(number);
+    std::size_t end = std::min<std::size_t>(whole.size(), 1024);
+    while (end < whole.size() && end > 0 && (static_cast<unsigned char>(whole[end]) & 0xc0) == 0x80) --end;
+    return std::string(whole.substr(0, end));
 }
 
 Compiled<NodePtr> read_yaml(const SourceText& source) {

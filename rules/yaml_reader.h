@@ -49,6 +49,8 @@ public:
     [[nodiscard]] std::string_view text() const noexcept { return text_; }
     [[nodiscard]] std::string_view line(
         std::uint32_t number) const noexcept;  // 1-based; empty beyond the end
+    // The line as far as a diagnostic shows it: one that fills the file is not copied into every diagnostic.
+    [[nodiscard]] std::string shown_line(std::uint32_t number) const;
     [[nodiscard]] std::uint32_t lines() const noexcept { return static_cast<std::uint32_t>(starts_.size()); }
 
 private:
