@@ -46,7 +46,8 @@ using Parts = std::vector<std::string>;
 Parts finding_parts(const Json& record) {
     const Json& rule = member(record, "rule");
     const Json& flow = member(record, "flow");
-    // A finding of the daemon about itself (agent/daemon/internal_finding.h) has no flow; its message says it.
+    // A finding of the daemon about itself (agent/daemon/internal_finding.h) has no flow; its message says
+    // it.
     if (flow.is_null())
         return {upper(text_of(record, "level")) + " " + text_of(rule, "id") + ": " + text_of(rule, "title"),
                 ": " + text_of(record, "message")};
