@@ -38,7 +38,8 @@ struct flow_packet {
 // Two lanes of multiply and fold, joined by the last word. After each product its upper half, where the
 // difference of two similar words gathers, is folded into the lower one: without that, clients of consecutive
 // addresses crowd into a few slots. The seed is random per table, so that nobody outside can choose flows
-// that fall into the same slots.
+// that fall into the same slots. Without the class, so that a CPU can look for the flow's slot while it still
+// waits for the region table's answer.
 DATAPATH_INLINE __u64 flow_hash(const struct flow_key* key, __u64 seed) {
     const __u8* bytes = (const __u8*)key;
     __u64 local = (load64(bytes) ^ seed) * 0x9e3779b97f4a7c15ull;
@@ -49,7 +50,8 @@ DATAPATH_INLINE __u64 flow_hash(const struct flow_key* key, __u64 seed) {
     remote = (remote ^ load64(bytes + 24)) * 0xd6e8feb86659fd93ull;
     local ^= local >> 32;
     remote ^= remote >> 32;
-    __u64 h = (local * 0xe7037ed1a0b428dbull ^ remote ^ load64(bytes + 32)) * 0xa0761d6478bd642full;
+    __u64 h = (local * 0xe7037ed1a0b428dbull ^ remote ^ (load64(bytes + 32) & 0x0000ffffffffffffull)) *
+              0xa0761d6478bd642full;
     h ^= h >> 32;
     h *= 0xe7037ed1a0b428dbull;
     return h ^ (h >> 32);
