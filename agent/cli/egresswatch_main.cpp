@@ -16,6 +16,10 @@ int main(int argc, char** argv) {
     egresswatch::cli::add_replay(app, exit_code);
     egresswatch::cli::add_status(app, exit_code);
     egresswatch::cli::add_detach(app, exit_code);
-    CLI11_PARSE(app, argc, argv);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : 2;  // CLI11 has a code above 100 for each kind of wrong usage
+    }
     return exit_code;
 }

@@ -34,7 +34,7 @@ constexpr const char* default_home = "EEA";
 
 int complain(const RegionError& error) {
     std::fprintf(stderr, "%s\n", error.message.c_str());
-    return error.code == RegionError::Code::io ? exit_environment : exit_bad_input;
+    return exit_bad_input;
 }
 
 // Countries and groups of the policy language (rules/region_groups.h), as of the day of its last review: the
@@ -123,7 +123,10 @@ int build(const std::vector<GeoInput>& inputs, const std::string& output) {
     }
     const auto geo = builder.finish();
     if (!geo) return complain(geo.error());
-    if (const auto saved = geo->save(output); !saved) return complain(saved.error());
+    if (const auto saved = geo->save(output); !saved) {
+        (void)complain(saved.error());
+        return exit_environment;
+    }
     for (const auto& source : geo->sources())
         std::printf("%s (%s, %s): %llu records, %llu of them without a country, %llu lines skipped\n",
                     source.name.c_str(), source.format.c_str(),
