@@ -69,11 +69,11 @@ class SiteCase(unittest.TestCase):
     def link_address(self, which, dev):
         return json.loads(run("ip", "-n", self.site.ns(which), "-j", "link", "show", "dev", dev).stdout)[0]["address"]
 
-    def random_frames(self, count, seed, inbound=False):
-        """Starts the frame generator: out of the host, or at it."""
+    def random_frames(self, count, seed, inbound=False, way="hooked"):
+        """Starts the frame generator: out of the host, or at it; way "bypass" goes around the hook."""
         sender, dev, target = ("router", "lan", ("host", "eth0")) if inbound else ("host", "eth0", ("router", "lan"))
         return self.site.start(sender, PYTHON, SUPPORT / "packets.py", "send", dev, count, seed, HOST4, HOST6,
-                               self.link_address(*target), *(["inbound"] if inbound else []))
+                               self.link_address(*target), "inbound" if inbound else "outbound", way)
 
     def observer(self, which, dev):
         process = self.site.start(which, PYTHON, SUPPORT / "packets.py", "observe", dev)

@@ -8,7 +8,7 @@ import os
 
 from case import SiteCase, main
 from scenes import country_totals
-from world import HOST4, HOST6, SINK, SOURCE, UDP_SINK, WORLD
+from world import HOST4, HOST6, SINK, SOURCE, UDP_SINK, WORLD, wait_for
 
 FRAMES = 30_000
 
@@ -93,6 +93,27 @@ class FullTable(SiteCase):
         losses = self.site.status()["losses"]
         self.assertGreater(losses["flows_full_packets"], 0, "30,000 random flows do not fit in 1,024 slots a CPU")
         self.assertGreater(losses["flows_full_bytes"], 0)
+
+
+class Bypass(SiteCase):
+    settings = "coverage_interval: 1s\n"
+
+    def test_frames_around_the_hook_become_a_finding(self):
+        site = self.site
+        first = site.counters()
+        wait_for("the first coverage records", 10, lambda: len(site.journal("coverage")) >= 2)
+        output, _ = self.random_frames(4000, 5, way="bypass").communicate(timeout=60)
+        sent = json.loads(output)
+        found = wait_for("the finding", 15, lambda: [r for r in site.journal("finding")
+                                                     if r["rule"]["id"] == "egresswatch/conservation-residual"])
+        last = site.counters()
+        self.balance(last)
+        around = (last.interface["tx"]["bytes"] - first.interface["tx"]["bytes"]
+                  - last.hook["out"]["as_given"]["bytes"] + first.hook["out"]["as_given"]["bytes"])
+        self.assertEqual(around, sent["bytes"], "what the driver sent and the hook did not see is what went around it")
+        self.assertIn("eth0", str(found[0]), "the finding names the interface")
+        wait_for("the finding at the syslog server", 5,
+                 lambda: [a for a in site.alerts.findings if a.rule == "egresswatch/conservation-residual"])
 
 
 del Conservation
