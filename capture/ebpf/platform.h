@@ -115,9 +115,9 @@ struct {
     __type(value, struct section_value);
 } sections SEC(".maps");
 
-// Scratch of the full header walk. key: 0; value: 152 B a CPU. Writer and reader: these programs.
+// Scratch of the full header walk. key: 0; value: 192 B a CPU. Writer and reader: these programs.
 struct walk_value {
-    __u64 words[19];  // struct walk_state
+    __u64 words[24];  // struct walk_state
 };
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

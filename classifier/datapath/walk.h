@@ -132,6 +132,9 @@ struct walk_state {
     __u8 have_ip;
     __u8 outer_version;  // 4 or 6: of the layer being walked
     __u8 reserved;
+    // The fixed part of an IP header as read: here and not on the stack, of which BPF gives 512 bytes to a whole
+    // chain of calls, each frame rounded up to 32.
+    __u8 ip_header[IPV6_BYTES];
 };
 
 enum walk_step {
@@ -333,7 +336,7 @@ DATAPATH_INLINE __u8 walk_ip(platform_ctx ctx, struct walk_state* w) {
 }
 
 DATAPATH_INLINE __u8 walk_ipv4(platform_ctx ctx, struct walk_state* w) {
-    __u8 header[IPV4_BYTES_MIN];
+    __u8* header = w->ip_header;
     if (platform_read(ctx, w->offset, header, IPV4_BYTES_MIN)) return walk_fail(w, IPV4_BYTES_MIN);
     __u32 header_bytes = (__u32)(header[0] & 15) * 4;
     __u32 total = (__u32)header[2] << 8 | header[3];
@@ -378,7 +381,7 @@ DATAPATH_CALL __u32 jumbo_payload(platform_ctx ctx, __u32 offset) {
 }
 
 DATAPATH_INLINE __u8 walk_ipv6(platform_ctx ctx, struct walk_state* w) {
-    __u8 header[IPV6_BYTES];
+    __u8* header = w->ip_header;
     if (platform_read(ctx, w->offset, header, IPV6_BYTES)) return walk_fail(w, IPV6_BYTES);
     if (!walk_enter_ip(w)) return STEP_DONE;
     struct walk_result* r = &w->result;
