@@ -1,8 +1,8 @@
 // rules/compiler.h - turns checked mappings into a Policy. Internal to rules/: policy.h is the border.
+// SPDX-License-Identifier: Apache-2.0
 //
 // In:      the root node of every file.   Out: Policy.
 // Fails:   into Problems.
-// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <map>

@@ -1,11 +1,14 @@
 // rules/evaluator.h - turns flow updates into findings: allow decision, rule selection, sliding windows.
+// SPDX-License-Identifier: Apache-2.0
 //
 // In:      FlowUpdate with the ClassInfo of its class id, from a region table compiled from the policy in
-// force. Out:     findings, in a deterministic order: updates as they come, rules in file order. Threads:
-// one; replace_policy() and evaluate() from the same thread or under one lock. Clock:   packet time only. A
-// window ends at the largest `now` seen. Limits:  window_groups_max and its neighbours (limits.h): evictions
-// are counted. Cost:    see rules/README.md; an update touches only the rules and entries that its class can
-// still match. Fails:   never. SPDX-License-Identifier: Apache-2.0
+//          force.
+// Out:     findings, in a deterministic order: updates as they come, rules in file order.
+// Threads: one; replace_policy() and evaluate() from the same thread or under one lock.
+// Clock:   packet time only. A window ends at the largest `now` seen.
+// Limits:  window_groups_max and its neighbours (limits.h): evictions are counted.
+// Cost:    an update touches only the rules and entries that its class can still match; rules/README.md.
+// Fails:   never.
 #pragma once
 
 #include <cstdint>

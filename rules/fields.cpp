@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <tuple>
 
 #include "rules/limits.h"
@@ -207,27 +208,31 @@ void Problems::warning(std::string file, std::string_view code, std::string mess
 }
 
 std::vector<Diagnostic> Problems::take() {
-    std::ranges::stable_sort(list_, [](const Diagnostic& a, const Diagnostic& b) {
-        return std::tie(a.span.file, a.span.line, a.span.column) <
-               std::tie(b.span.file, b.span.line, b.span.column);
+    const std::size_t found = list_.size() + beyond_;
+    const bool too_many = found > limits::diagnostics_max;
+    std::vector<std::size_t> order(list_.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::sort(order, [&](std::size_t left, std::size_t right) {
+        const Diagnostic& a = list_[left];
+        const Diagnostic& b = list_[right];
+        // Of too many the errors come first: a flood of warnings must not hide one.
+        if (too_many && a.severity != b.severity) return a.severity == Severity::error;
+        return std::tie(a.span.file, a.span.line, a.span.column, left) <
+               std::tie(b.span.file, b.span.line, b.span.column, right);
     });
-    if (list_.size() > limits::diagnostics_max) {
-        // Errors first: a flood of warnings must not hide one.
-        std::ranges::stable_partition(list_,
-                                      [](const Diagnostic& d) { return d.severity == Severity::error; });
-        const std::size_t more = list_.size() - limits::diagnostics_max + beyond_;
-        const Severity severity = list_[limits::diagnostics_max].severity;
-        const std::string file = list_.front().span.file;
-        list_.resize(limits::diagnostics_max);
-        list_.push_back({severity,
-                         "rules/too-many-diagnostics",
-                         {file, 0, 0, 1},
-                         std::to_string(more) + " more problems are not shown",
-                         "mend these first",
-                         {},
-                         {}});
-    }
-    return std::move(list_);
+    if (too_many) order.resize(limits::diagnostics_max);
+    std::vector<Diagnostic> out;
+    for (const std::size_t index : order) out.push_back(std::move(list_[index]));
+    if (too_many)
+        out.push_back({errors_ > 0 ? Severity::error : Severity::warning,
+                       "rules/too-many-diagnostics",
+                       {out.front().span.file, 0, 0, 1},
+                       std::to_string(found - limits::diagnostics_max) + " more problems are not shown",
+                       "mend these first",
+                       {},
+                       {}});
+    list_.clear();
+    return out;
 }
 
 Fields::Fields(const Node& node, const Mapping& mapping, Where where, Problems& problems)
@@ -393,7 +398,7 @@ void Fields::read_names(Slot& slot, const Node& value) {
 }
 
 void Fields::unknown_key(const Node& key) {
-    const std::string name = key.text.substr(0, limits::id_length_max);
+    const std::string name = shown(key.text);
     for (const Renamed& renamed : renamed_keys()) {
         if (renamed.mapping != mapping_->name || renamed.wrong != key.text) continue;
         misspelt_.push_back(renamed.right);

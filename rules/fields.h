@@ -1,8 +1,8 @@
 // rules/fields.h - a mapping of a policy file, checked against its table of keys.
+// SPDX-License-Identifier: Apache-2.0
 //
 // In:      Node and Mapping.    Out: for each key the values that are well formed.
 // Fails:   into Problems, every mistake; a value with a mistake is left out, and reading goes on.
-// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// rules/finding.h - what the evaluator hands up: a rule's window was filled, by whom, and why it was not
-// allowed. SPDX-License-Identifier: Apache-2.0
+// rules/finding.h - what the evaluator hands up: whose window was filled, by what, why it was not allowed.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <chrono>

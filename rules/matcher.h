@@ -1,8 +1,8 @@
 // rules/matcher.h - whether a selection holds for a class and for a flow. Internal to rules/.
+// SPDX-License-Identifier: Apache-2.0
 //
 // Answers are Truth: `no` beats `unknown` beats `yes` over members; over the values of one member any `yes`
 // suffices. Total functions, no allocation but in why_not().
-// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <string>

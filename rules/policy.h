@@ -1,11 +1,11 @@
 // rules/policy.h - a policy as it is in force: compiled, immutable, shared between threads.
+// SPDX-License-Identifier: Apache-2.0
 //
 // In:      *.yaml files of one directory, or one file.  Out: Policy, or every diagnostic of the set at once.
 // Threads: loading on the control thread; a loaded policy on any.
 // Limits:  rules/limits.h.
 // Fails:   diagnostics with place and cure; never a half-loaded policy.
 // Not here: counting windows (evaluator.h), the file syntax (schema.h, yaml_reader.h).
-// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <chrono>

@@ -1,8 +1,9 @@
 // rules/region_groups.cpp - the dated tables themselves.
+// SPDX-License-Identifier: Apache-2.0
 //
 // Reviewed on the day that region_groups_reviewed() answers. Sources are named at each table; a new
 // accession, exit or adequacy decision is a line here, with its date, and never the removal of a line: an old
-// capture is judged by the law of its day where the policy says `as_of`. SPDX-License-Identifier: Apache-2.0
+// capture is judged by the law of its day where the policy says `as_of`.
 #include "rules/region_groups.h"
 
 #include <algorithm>

@@ -1,9 +1,9 @@
 // rules/schema.h - the policy language as tables: one row a key.
+// SPDX-License-Identifier: Apache-2.0
 //
 // The reader checks a file against them, the hints for unknown keys come from them, and the tables of
 // egresswatch-rules(5) are printed from them (tests/unit/rules/policy_test.cpp compares): what is documented
 // is what is accepted.
-// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

@@ -429,16 +429,20 @@ Value<Level> parse_level_word(std::string_view text) {
                near.empty() ? "write " + one_of(levels) : "write " + std::string(near));
 }
 
-std::string in_quotes(std::string_view text) {
+std::string shown(std::string_view text) {
     constexpr std::size_t shown_max = 60;
     std::size_t end = std::min(text.size(), shown_max);
     while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-    std::string out = "\"";
+    std::string out;
     for (const char c : text.substr(0, end)) {
         const auto byte = static_cast<unsigned char>(c);
         out += byte < 0x20 || byte == 0x7f ? '?' : c;
     }
-    return out + (end < text.size() ? "...\"" : "\"");
+    return out + (end < text.size() ? "..." : "");
+}
+
+std::string in_quotes(std::string_view text) {
+    return "\"" + shown(text) + "\"";
 }
 
 std::string l4_proto_name(std::uint8_t l4_proto) {

@@ -1,5 +1,5 @@
-// rules/values.h - the scalars of the policy language: text in, value or a message that says what is
-// permitted. SPDX-License-Identifier: Apache-2.0
+// rules/values.h - the scalars of the policy language: text in, value out, or what is permitted instead.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <chrono>
@@ -49,7 +49,8 @@ using Value = std::expected<T, ValueError>;
 [[nodiscard]] std::string l4_proto_name(std::uint8_t l4_proto);
 [[nodiscard]] std::string to_text(std::chrono::seconds duration);  // "10m", "1h30m"
 
-// Text of the author's in a message: in quotes, on one line, cut where it is long.
+// Text of the author's in a message: on one line, cut where it is long.
+[[nodiscard]] std::string shown(std::string_view text);
 [[nodiscard]] std::string in_quotes(std::string_view text);
 // The candidate that is nearest to `word`, if it is near enough to be meant; empty otherwise.
 [[nodiscard]] std::string_view nearest(std::string_view word, std::span<const std::string_view> candidates);

@@ -1,9 +1,10 @@
 // rules/windows.h - sliding sums per group, bounded in memory. Internal to rules/.
+// SPDX-License-Identifier: Apache-2.0
 //
-// A window of length `over` is cut into limits::window_buckets buckets of over/window_buckets each (at least
-// one nanosecond more than nothing), aligned to the epoch. Its sum at time T is that of the bucket of T and
-// the window_buckets before it: it covers `over` wholly and at most one bucket more, so that no burst of
-// length `over` is missed for lying across a boundary. SPDX-License-Identifier: Apache-2.0
+// A window of length `over` is cut into limits::window_buckets buckets of over/window_buckets each, aligned
+// to the epoch. Its sum at time T is that of the bucket of T and the window_buckets before it: it covers
+// `over` wholly and at most one bucket more, so that no burst of length `over` is missed for lying across a
+// boundary.
 #pragma once
 
 #include <array>
@@ -85,7 +86,7 @@ private:
         std::uint64_t flows = 0;
         std::int64_t newest = 0;  // bucket of the latest activity
         const GroupKey* key = nullptr;
-        Group* older = nullptr;  // by activity
+        Group* older = nullptr;  // by activity, in the order of buckets
         Group* newer = nullptr;
     };
 

@@ -1,4 +1,5 @@
 // rules/yaml_reader.h - YAML text to a plain tree in which every node knows its place.
+// SPDX-License-Identifier: Apache-2.0
 //
 // In:      one file's text.   Out: Node, the root mapping of its only document.
 // Threads: any.               Limits: file_bytes_max, yaml_depth_max, yaml_nodes_max (limits.h).
@@ -6,7 +7,6 @@
 //
 // A scalar stays text: whether `NO` is Norway or a refusal is for the key it stands under to say, never for
 // YAML 1.1, which reads it as false.
-// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

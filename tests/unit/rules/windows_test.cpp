@@ -82,14 +82,15 @@ TEST_CASE("at its limit a rule evicts the group with the oldest activity, and co
           "[rules][windows]") {
     WindowBudget budget{0, 0, plenty, plenty};
     Windows windows({std::chrono::seconds(600), 3, 42}, budget);
-    for (std::uint32_t group : {1u, 2u, 3u}) windows.add(key_of(group), 10, true, at(group), at(group));
-    windows.add(key_of(1), 10, true, at(4), at(4));  // 2 is the oldest now
-    windows.add(key_of(4), 10, true, at(5), at(5));
+    for (std::uint32_t group : {1u, 2u, 3u})
+        windows.add(key_of(group), 10, true, at(10 * group), at(10 * group));
+    windows.add(key_of(1), 10, true, at(40), at(40));  // 2 is the oldest now
+    windows.add(key_of(4), 10, true, at(50), at(50));
     CHECK(windows.groups() == 3);
     CHECK(windows.evicted() == 1);
-    CHECK(windows.value(key_of(1), at(5)) == 20);
-    CHECK(windows.value(key_of(2), at(5)) == 0);
-    CHECK(windows.value(key_of(3), at(5)) == 10);
+    CHECK(windows.value(key_of(1), at(50)) == 20);
+    CHECK(windows.value(key_of(2), at(50)) == 0);
+    CHECK(windows.value(key_of(3), at(50)) == 10);
 }
 
 TEST_CASE("the budget of all rules is kept, and a rule's own group is never the victim", "[rules][windows]") {
