@@ -141,11 +141,13 @@ class World:
         try:
             self.set_up()
         except BaseException:
+            self.keep = False
             self.close()
             raise
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        self.keep = self.keep and kind is None
         self.close()
 
     # --- namespaces ------------------------------------------------------------------------------------
@@ -211,7 +213,8 @@ class World:
         """Starts a process; its output goes to a file of that name in self.dir, or to process.stdout."""
         output = open(self.dir / log, "a", encoding="utf-8") if log else subprocess.PIPE
         process = subprocess.Popen(self.inside(which, *argv), text=True, stdin=subprocess.DEVNULL, stdout=output,
-                                   stderr=subprocess.STDOUT, preexec_fn=None if self.keep else die_with_parent)
+                                   stderr=subprocess.STDOUT, start_new_session=self.keep,
+                                   preexec_fn=None if self.keep else die_with_parent)
         if log:
             output.close()
         self.processes.append(process)
