@@ -50,7 +50,8 @@ std::expected<AttachedHook, OsError> attach_tcx(const PinDir& pins, std::uint32_
             return AttachedHook{"tcx", true};
         ::unlink(path.c_str());
     }
-    LIBBPF_OPTS(bpf_link_create_opts, options, .flags = FLAG_BEFORE);
+    auto options = libbpf_options<bpf_link_create_opts>();
+    options.flags = FLAG_BEFORE;
     const auto type =
         static_cast<bpf_attach_type>(direction == datapath::DIRECTION_OUT ? TCX_EGRESS : TCX_INGRESS);
     const UniqueFd link(bpf_link_create(program_fd, static_cast<int>(ifindex), type, &options));
@@ -64,8 +65,9 @@ std::expected<AttachedHook, OsError> attach_clsact(const PinDir& pins, std::uint
                                                    int program_fd) {
     const LibbpfWords words;
     const std::string object = name + side_words(direction);
-    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = static_cast<int>(ifindex),
-                .attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_EGRESS | BPF_TC_INGRESS));
+    auto hook = libbpf_options<bpf_tc_hook>();
+    hook.ifindex = static_cast<int>(ifindex);
+    hook.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_EGRESS | BPF_TC_INGRESS);
     const int made = bpf_tc_hook_create(&hook);
     if (made != 0 && made != -EEXIST)
         return os_error("make a clsact qdisc", object, made,
@@ -79,8 +81,11 @@ std::expected<AttachedHook, OsError> attach_clsact(const PinDir& pins, std::uint
     const std::string path = pins.link_path({PinKind::clsact, ifindex, direction});
     const bool replaced = ::access(path.c_str(), F_OK) == 0;
     hook.attach_point = tc_point(direction);
-    LIBBPF_OPTS(bpf_tc_opts, filter, .prog_fd = program_fd, .flags = BPF_TC_F_REPLACE,
-                .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY);
+    auto filter = libbpf_options<bpf_tc_opts>();
+    filter.prog_fd = program_fd;
+    filter.flags = BPF_TC_F_REPLACE;
+    filter.handle = FILTER_HANDLE;
+    filter.priority = FILTER_PRIORITY;
     if (const int failed = bpf_tc_attach(&hook, &filter); failed != 0)
         return os_error(
             "attach the program by clsact", object, failed,
@@ -103,12 +108,18 @@ std::string program_name(std::uint32_t program_id) {
 // True where our filter stood on that side and is removed now.
 bool remove_filter(std::uint32_t ifindex, datapath::direction direction) {
     const LibbpfWords silent;
-    LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = static_cast<int>(ifindex), .attach_point = tc_point(direction));
-    LIBBPF_OPTS(bpf_tc_opts, query, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY);
+    auto hook = libbpf_options<bpf_tc_hook>();
+    hook.ifindex = static_cast<int>(ifindex);
+    hook.attach_point = tc_point(direction);
+    auto query = libbpf_options<bpf_tc_opts>();
+    query.handle = FILTER_HANDLE;
+    query.priority = FILTER_PRIORITY;
     if (bpf_tc_query(&hook, &query) != 0) return false;
     const std::string name = program_name(query.prog_id);
     if (!name.empty() && name.rfind("ew_", 0) != 0) return false;  // somebody else's, at our address
-    LIBBPF_OPTS(bpf_tc_opts, filter, .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY);
+    auto filter = libbpf_options<bpf_tc_opts>();
+    filter.handle = FILTER_HANDLE;
+    filter.priority = FILTER_PRIORITY;
     return bpf_tc_detach(&hook, &filter) == 0;
 }
 
@@ -158,8 +169,9 @@ std::expected<std::string, OsError> remove_hook(const PinDir& pins, const LinkPi
             break;
         case PinKind::qdisc: {
             // Deleting the qdisc takes every filter with it: only while no one else has put one there.
-            LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = static_cast<int>(pin.ifindex),
-                        .attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_EGRESS | BPF_TC_INGRESS));
+            auto hook = libbpf_options<bpf_tc_hook>();
+            hook.ifindex = static_cast<int>(pin.ifindex);
+            hook.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_EGRESS | BPF_TC_INGRESS);
             const LibbpfWords silent;
             if (clsact_filters(pin.ifindex) == 0) bpf_tc_hook_destroy(&hook);
             words = "clsact qdisc on " + where;

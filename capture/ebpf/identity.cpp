@@ -102,7 +102,8 @@ std::expected<PinnedState, OsError> new_state(SharedMaps maps, std::uint32_t flo
                                               std::uint64_t hash_seed) {
     PinnedState state;
     state.maps = std::move(maps);
-    LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_MMAPABLE);
+    auto options = libbpf_options<bpf_map_create_opts>();
+    options.map_flags = BPF_F_MMAPABLE;
     state.identity_fd = UniqueFd(
         bpf_map_create(BPF_MAP_TYPE_ARRAY, IDENTITY, sizeof(std::uint32_t), sizeof(Identity), 1, &options));
     if (!state.identity_fd) return os_error("make the BPF map", IDENTITY, errno);

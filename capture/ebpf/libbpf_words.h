@@ -24,4 +24,13 @@ private:
     std::string* before_;
 };
 
+// An options struct of libbpf, zero but for its size. LIBBPF_OPTS of libbpf 1.1 leaves members out of its
+// initialiser, at which clang warns.
+template <typename Options>
+[[nodiscard]] Options libbpf_options() {
+    Options options{};
+    options.sz = sizeof options;
+    return options;
+}
+
 }  // namespace egresswatch::capture

@@ -32,7 +32,8 @@ std::size_t capacity_for(std::size_t block_bytes) {
 
 // An inner map of `capacity` bytes that holds the block.
 std::expected<UniqueFd, OsError> make_inner(std::size_t capacity, std::span<const std::byte> block) {
-    LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_MMAPABLE);
+    auto options = libbpf_options<bpf_map_create_opts>();
+    options.map_flags = BPF_F_MMAPABLE;
     UniqueFd inner(bpf_map_create(BPF_MAP_TYPE_ARRAY, "region_block", sizeof(std::uint32_t),
                                   static_cast<std::uint32_t>(capacity), 1, &options));
     if (!inner)

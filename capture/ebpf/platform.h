@@ -11,9 +11,9 @@ const volatile __u32 region_cells =
 const volatile __u32 flow_slots = 64;  // per CPU, a power of two
 const volatile __u32 possible_cpus = 1;
 const volatile __u64 hash_seed = 0;
-const volatile _Bool track_all = 0;
+const volatile __u8 track_all = 0;  // 0 or 1; not _Bool, which the skeleton would hand to C++ compilers
 // Tests: skb->tstamp is the clock and skb->wire_len, where longer, the packet's length (a snapped capture).
-const volatile _Bool clock_from_tstamp = 0;
+const volatile __u8 clock_from_tstamp = 0;
 
 // Flow table. key: cpu * flow_slots + slot; value: 128 B. Entries: possible CPUs * flow_slots. Memory: 128 B
 // an entry, allocated at load. Writer: the CPU that owns the section; user space frees slots and lowers

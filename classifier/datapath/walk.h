@@ -132,8 +132,8 @@ struct walk_state {
     __u8 have_ip;
     __u8 outer_version;  // 4 or 6: of the layer being walked
     __u8 reserved;
-    // The fixed part of an IP header as read: here and not on the stack, of which BPF gives 512 bytes to a whole
-    // chain of calls, each frame rounded up to 32.
+    // The fixed part of an IP header as read: here and not on the stack, of which BPF gives 512 bytes to a
+    // whole chain of calls, each frame rounded up to 32.
     __u8 ip_header[IPV6_BYTES];
 };
 

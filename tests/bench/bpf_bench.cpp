@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "bpf_mutator.skel.h"
+#include "capture/ebpf/libbpf_words.h"
 #include "capture/ebpf/os.h"
 #include "classifier/region/geo_data.h"
 #include "tests/support/bpf_test_run.h"
@@ -84,7 +85,7 @@ public:
             2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 46, 0, 0,    0x40, 0, 64, 6, 0, 0, 10,
             0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,    0, 0, 0,  1, 0x50, 0x10, 1, 0,  0, 0, 0, 0};
         frame.resize(60);
-        LIBBPF_OPTS(bpf_test_run_opts, options);
+        auto options = capture::libbpf_options<bpf_test_run_opts>();
         options.data_in = frame.data();
         options.data_size_in = static_cast<std::uint32_t>(frame.size());
         options.repeat = static_cast<int>(packets);

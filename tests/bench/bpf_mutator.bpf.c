@@ -44,8 +44,8 @@ struct {
     __uint(value_size, sizeof(__u32));
 } next SEC(".maps");
 
-// One line of memory: key: any; value: 128 B, as a flow entry. Entries: as many as the benchmark's flow table has.
-// Writer and reader: `touch`.
+// One line of memory: key: any; value: 128 B, as a flow entry. Entries: as many as the benchmark's flow table
+// has. Writer and reader: `touch`.
 struct line {
     __u64 words[16];
 };
@@ -83,7 +83,8 @@ int empty(struct __sk_buff* skb) {
     return TC_ACT_UNSPEC;
 }
 
-// What no flow table can do without: one line of its memory, found by the packet's addresses and ports, is changed.
+// What no flow table can do without: one line of its memory, found by the packet's addresses and ports, is
+// changed.
 SEC("tc")
 int touch(struct __sk_buff* skb) {
     __u8* data = (__u8*)(long)skb->data;

@@ -1,5 +1,7 @@
 // tests/bpf/engine_test.cpp - the engine on real interfaces, in network namespaces of its own.
 // SPDX-License-Identifier: Apache-2.0
+#include <linux/capability.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -446,4 +448,34 @@ TEST_CASE("patterns choose interfaces", "[ebpf][bpf]") {
     engine = started(everything, sink, *region);
     CHECK(engine->totals().interfaces.size() == 2);
     engine->stop();
+}
+
+TEST_CASE("three capabilities are enough, from load to stop", "[ebpf][bpf]") {
+    const auto mode = GENERATE(AttachMode::tcx, AttachMode::clsact);
+    TestNetns netns;
+    const auto region = make_region(REGION);
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+        __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3]{};
+        for (const int capability : {CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON})
+            sets[CAP_TO_INDEX(capability)].permitted |= CAP_TO_MASK(capability);
+        for (auto& set : sets) set.effective = set.permitted;
+        if (::syscall(SYS_capset, &header, sets) != 0) ::_exit(2);
+        Sink sink;
+        auto engine = EbpfEngine::make(config(mode));
+        if (!engine || !(*engine)->install_region(*region) || !(*engine)->start(sink)) ::_exit(3);
+        TestNetns::send_udp("1.2.3.4", 443, 5000, 5, 100);
+        const auto deadline = std::chrono::steady_clock::now() + 10s;
+        while (sink.sum.packets_out < 5 && std::chrono::steady_clock::now() < deadline)
+            if (!(*engine)->poll(50ms)) ::_exit(4);
+        if (!(*engine)->totals().interfaces.at(0).hooked) ::_exit(5);
+        (*engine)->stop();
+        ::_exit(sink.sum.packets_out == 5 ? 0 : 6);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+    CHECK(need(egresswatch::capture::detach(egresswatch::capture::PIN_DIR_DEFAULT)).removed.empty());
 }

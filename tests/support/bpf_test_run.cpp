@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "capture/ebpf/libbpf_words.h"
 #include "capture/ebpf/object.h"
 
 namespace egresswatch::test {
@@ -84,7 +85,7 @@ std::expected<double, OsError> BpfTestRun::run_repeated(const Packet& packet, st
     context.wire_len = packet.wire_bytes > packet.bytes.size() ? packet.wire_bytes : 0;
     context.gso_segs = packet.gso_segments;
     context.gso_size = packet.gso_bytes;
-    LIBBPF_OPTS(bpf_test_run_opts, run);
+    auto run = capture::libbpf_options<bpf_test_run_opts>();
     run.data_in = packet.bytes.data();
     run.data_size_in = static_cast<std::uint32_t>(packet.bytes.size());
     run.ctx_in = &context;
