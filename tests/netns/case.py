@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from scenes import Site  # noqa: E402
-from world import HOST4, HOST6, PYTHON, SUPPORT, leftovers, run  # noqa: E402
+from world import HOST4, HOST6, PYTHON, SUPPORT, leftovers  # noqa: E402
 
 CLASS_OUTCOMES = ("local", "home", "unknown", "outside")
 OTHER_OUTCOMES = ("not_ip", "malformed", "truncated")
@@ -67,7 +67,7 @@ class SiteCase(unittest.TestCase):
                 self.assertEqual(hook, link, f"{name} {what} {way} = the interface's own {link_way} {what}")
 
     def link_address(self, which, dev):
-        return json.loads(run("ip", "-n", self.site.ns(which), "-j", "link", "show", "dev", dev).stdout)[0]["address"]
+        return json.loads(self.site.run_in(which, "ip", "-j", "link", "show", "dev", dev).stdout)[0]["address"]
 
     def random_frames(self, count, seed, inbound=False, way="hooked"):
         """Starts the frame generator: out of the host, or at it; way "bypass" goes around the hook."""

@@ -25,9 +25,9 @@ class Layer3Device(SiteCase):
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         site.processes.append(far)
         self.assertEqual(far.stdout.readline().strip(), "ready")
-        run("ip", "-n", site.ns("host"), "link", "set", "tun7", "up")
+        site.run_in("host", "ip", "link", "set", "tun7", "up")
         for destination in WORLD["CN"]:
-            run("ip", "-n", site.ns("host"), "-6" if ":" in destination else "-4", "route", "add", destination, "dev",
+            site.run_in("host", "ip", "-6" if ":" in destination else "-4", "route", "add", destination, "dev",
                 "tun7")
         hook = wait_for("the hook on tun7", 3, lambda: site.hook("tun7"))
         self.assertEqual(hook["starts_with"], "ip", "the status names it as a device without a link header")
@@ -51,7 +51,7 @@ class PagedFrames(SiteCase):
     def test_headers_outside_linear_memory_are_read_not_skipped(self):
         site = self.site
         for which, dev in (("host", "eth0"), ("router", "lan")):
-            run("ip", "-n", site.ns(which), "link", "set", dev, "mtu", "9000")
+            site.run_in(which, "ip", "link", "set", dev, "mtu", "9000")
         first = site.counters()
         number = 40
         site.run_in("host", PYTHON, SUPPORT / "devices.py", "paged", "eth0", self.link_address("router", "lan"), HOST4,

@@ -25,7 +25,7 @@ class Lifecycle(SiteCase):
 
     def gone(self, map_id):
         wait_for("the kernel to free the programs", 10, lambda: not self.programs(map_id))
-        filters = "".join(run("tc", "-n", self.site.ns("host"), "filter", "show", "dev", "eth0", way).stdout
+        filters = "".join(self.site.run_in("host", "tc", "filter", "show", "dev", "eth0", way).stdout
                           for way in ("ingress", "egress"))
         self.assertEqual(filters, "", "filters")
         self.assertFalse(self.site.pin_dir.exists(), "pins are gone")
@@ -114,12 +114,12 @@ class NewInterfaces(SiteCase):
         config.write_text(config.read_text().replace("interfaces: [eth0]", 'interfaces: [eth0, "late*"]'))
         site.stop(site.daemon)
         site.start_daemon()
-        run("ip", "-n", site.ns("host"), "link", "add", "late0", "type", "veth", "peer", "name", "far0")
+        site.run_in("host", "ip", "link", "add", "late0", "type", "veth", "peer", "name", "far0")
         begun = time.monotonic()
-        run("ip", "-n", site.ns("host"), "link", "set", "late0", "up")
+        site.run_in("host", "ip", "link", "set", "late0", "up")
         wait_for("the hook on late0", 3, lambda: site.hook("late0"))
         self.assertLess(time.monotonic() - begun, 1.0, "seconds until the new interface was hooked")
-        run("ip", "-n", site.ns("host"), "link", "del", "late0")
+        site.run_in("host", "ip", "link", "del", "late0")
         wait_for("late0 to go", 3, lambda: not site.hook("late0"))
         self.assertIsNone(site.daemon.poll(), "the daemon lives on")
 

@@ -8,7 +8,7 @@ SPDX-License-Identifier: Apache-2.0
 
 Names carry a prefix that is unique per run, so that runs do not meet. close() ends what was started, by pid,
 and removes namespaces, pins and files, whatever state a failure left; leftovers() tells what is still there.
-`ip netns exec` would hide the bpffs and the cgroups behind a fresh /sys: nsenter --net it is.
+`ip netns exec` would hide the bpffs and the cgroups behind a fresh /sys, and `ip -n` fails in a chroot: nsenter --net it is.
 """
 import atexit
 import ctypes
@@ -171,7 +171,7 @@ class World:
             # No router solicitations, no duplicate detection: what is on the wire is what a test sends.
             self.run_in(which, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0",
                         "net.ipv6.conf.default.router_solicitations=0", "net.ipv6.conf.default.accept_ra=0")
-            run("ip", "-n", self.ns(which), "link", "set", "lo", "up")
+            self.run_in(which, "ip", "link", "set", "lo", "up")
         self.link("host", "eth0", "router", "lan", HOST4, "87.32.0.1", HOST6, "2a02:8080::1")
         self.link("router", "wan", "world", "eth0", "192.0.2.1", "192.0.2.2", "2001:db8:1::1", "2001:db8:1::2")
         self.run_in("router", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1",
@@ -179,22 +179,22 @@ class World:
         for which, family, via in (("host", "-4", "87.32.0.1"), ("host", "-6", "2a02:8080::1"),
                                    ("router", "-4", "192.0.2.2"), ("router", "-6", "2001:db8:1::2"),
                                    ("world", "-4", "192.0.2.1"), ("world", "-6", "2001:db8:1::1")):
-            run("ip", "-n", self.ns(which), family, "route", "add", "default", "via", via)
+            self.run_in(which, "ip", family, "route", "add", "default", "via", via)
         # The world answers on every address of its prefixes, and may send from any.
         self.run_in("world", "sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=1", "net.ipv6.ip_nonlocal_bind=1",
                     "net.ipv4.conf.all.rp_filter=0", "net.ipv4.icmp_ratelimit=0")
         for prefix in WORLD_PREFIXES:
             family = "-6" if ":" in prefix else "-4"
-            run("ip", "-n", self.ns("world"), family, "route", "add", "local", prefix, "dev", "lo")
+            self.run_in("world", "ip", family, "route", "add", "local", prefix, "dev", "lo")
         self.set_offload(self.offload)
 
     def link(self, left, left_dev, right, right_dev, left4, right4, left6, right6):
-        run("ip", "-n", self.ns(left), "link", "add", left_dev, "type", "veth", "peer", "name", right_dev,
+        self.run_in(left, "ip", "link", "add", left_dev, "type", "veth", "peer", "name", right_dev,
             "netns", self.ns(right))
         for which, dev, ip4, ip6 in ((left, left_dev, left4, left6), (right, right_dev, right4, right6)):
-            run("ip", "-n", self.ns(which), "addr", "add", f"{ip4}/30", "dev", dev)
-            run("ip", "-n", self.ns(which), "addr", "add", f"{ip6}/64", "dev", dev, "nodad")
-            run("ip", "-n", self.ns(which), "link", "set", dev, "up")
+            self.run_in(which, "ip", "addr", "add", f"{ip4}/30", "dev", dev)
+            self.run_in(which, "ip", "addr", "add", f"{ip6}/64", "dev", dev, "nodad")
+            self.run_in(which, "ip", "link", "set", dev, "up")
 
     def set_offload(self, on):
         """Segmentation offload of the host's link, both ends. Off: the veth cuts super-packets into frames
@@ -205,7 +205,7 @@ class World:
 
     def link_counters(self, which="host", dev="eth0"):
         """The interface's own counters: {'tx': {bytes, packets, dropped, ...}, 'rx': {...}}."""
-        return json.loads(run("ip", "-n", self.ns(which), "-s", "-j", "link", "show", "dev", dev).stdout)[0]["stats64"]
+        return json.loads(self.run_in(which, "ip", "-s", "-j", "link", "show", "dev", dev).stdout)[0]["stats64"]
 
     # --- processes -------------------------------------------------------------------------------------
 
