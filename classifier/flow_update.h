@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "classifier/address.h"
 #include "classifier/datapath/layout.h"
@@ -54,6 +55,10 @@ struct FlowUpdate {
     [[nodiscard]] std::uint16_t local_port() const noexcept { return datapath::host16(key.local_port); }
     [[nodiscard]] std::uint16_t remote_port() const noexcept { return datapath::host16(key.remote_port); }
 };
+
+// The words of the policy, the journal and the command line for enum tunnel_kind: "none", "ipip", "6in4",
+// "gre", "erspan", "vxlan", "geneve", "gtpu", "teredo".
+[[nodiscard]] std::string_view tunnel_name(std::uint8_t kind) noexcept;
 
 class FlowSink {
 public:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "classifier/flow_update.h"
 #include "rules/compiler.h"
 
 namespace egresswatch::rules {
@@ -11,8 +12,6 @@ namespace {
 
 constexpr std::array<std::string_view, datapath::KIND_COUNT> kind_words{"local", "home", "unknown",
                                                                         "outside"};
-constexpr std::array<std::string_view, datapath::TUNNEL_COUNT> tunnel_words{
-    "none", "ipip", "6in4", "gre", "erspan", "vxlan", "geneve", "gtpu", "teredo"};
 
 std::string joined(const std::vector<const Node*>& nodes) {
     std::string out;
@@ -128,8 +127,9 @@ void PolicyBuilder::read_flow(const Fields& fields, Match& match) {
     }
     constexpr std::uint16_t any_tunnel = ((1u << datapath::TUNNEL_COUNT) - 1) & ~1u;
     for (const Node* node : fields.scalars("tunnel")) {
-        const auto found = std::ranges::find(tunnel_words, node->text);
-        const unsigned bits = found == tunnel_words.end() ? any_tunnel : 1u << (found - tunnel_words.begin());
+        unsigned bits = any_tunnel;
+        for (std::uint8_t kind = 0; kind < datapath::TUNNEL_COUNT; kind++)
+            if (tunnel_name(kind) == node->text) bits = 1u << kind;
         match.tunnels = static_cast<std::uint16_t>(match.tunnels | bits);
     }
 }

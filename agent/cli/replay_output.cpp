@@ -17,9 +17,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::array<const char*, datapath::TUNNEL_COUNT> tunnel_names{
-    nullptr, "ipip", "sixinfour", "gre", "erspan", "vxlan", "geneve", "gtpu", "teredo"};
-
 struct Sums {
     std::uint64_t packets_out = 0, bytes_out = 0, packets_in = 0, bytes_in = 0;
     std::uint64_t frame_bytes_out = 0, frame_bytes_in = 0;
@@ -78,7 +75,7 @@ struct ByName {
 }  // namespace
 
 void append_flow_line(std::string& out, const FlowUpdate& flow, const ClassInfo& info) {
-    const char* tunnel = flow.key.tunnel < tunnel_names.size() ? tunnel_names[flow.key.tunnel] : nullptr;
+    const bool tunnelled = flow.key.tunnel != datapath::TUNNEL_NONE;
     const auto quoted = [](const std::string& text) { return "\"" + text + "\""; };
     std::string country = "null";
     if (info.kind != datapath::KIND_LOCAL)
@@ -94,11 +91,11 @@ void append_flow_line(std::string& out, const FlowUpdate& flow, const ClassInfo&
         flow.local().to_string(), flow.remote().to_string(), flow.local_port(), flow.remote_port(),
         flow.key.l4_proto, flow.total.packets_out, flow.total.bytes_out, flow.total.packets_in,
         flow.total.bytes_in, kind_name(info.kind), country, records::initiator_name(flow.initiator),
-        tunnel != nullptr ? quoted(tunnel) : "null",
-        tunnel != nullptr ? quoted(flow.outer_local.to_string()) : "null",
-        tunnel != nullptr ? quoted(flow.outer_remote.to_string()) : "null",
-        records::format_time(flow.first_seen), records::format_time(flow.last_seen), flow.tcp_flags_out,
-        flow.tcp_flags_in, flow.handshake_rtt_us != 0 ? std::to_string(flow.handshake_rtt_us) : "null");
+        tunnelled ? quoted(std::string(tunnel_name(flow.key.tunnel))) : "null",
+        tunnelled ? quoted(flow.outer_local.to_string()) : "null",
+        tunnelled ? quoted(flow.outer_remote.to_string()) : "null", records::format_time(flow.first_seen),
+        records::format_time(flow.last_seen), flow.tcp_flags_out, flow.tcp_flags_in,
+        flow.handshake_rtt_us != 0 ? std::to_string(flow.handshake_rtt_us) : "null");
 }
 
 std::string totals_line(const capture::TotalsSnapshot& totals, const capture::FileProgress& progress,

@@ -140,12 +140,6 @@ std::string transport_name(std::uint8_t l4_proto) {
     }
 }
 
-std::string_view tunnel_name(std::uint8_t tunnel) noexcept {
-    static constexpr std::array<std::string_view, datapath::TUNNEL_COUNT> names{
-        "none", "ipip", "6in4", "gre", "erspan", "vxlan", "geneve", "gtpu", "teredo"};
-    return tunnel < names.size() ? names[tunnel] : "unknown";
-}
-
 std::string_view initiator_name(datapath::initiator initiator) noexcept {
     switch (initiator) {
         case datapath::INITIATOR_LOCAL:

@@ -64,8 +64,6 @@ inline constexpr int schema_version =
 // Names of protocol numbers that ECS `network.transport` knows ("tcp", "udp", "icmp", "ipv6-icmp", "sctp",
 // "gre", ...); other numbers as decimal text.
 [[nodiscard]] std::string transport_name(std::uint8_t l4_proto);
-// "none", "ipip", "6in4", "gre", "erspan", "vxlan", "geneve", "gtpu", "teredo".
-[[nodiscard]] std::string_view tunnel_name(std::uint8_t tunnel) noexcept;
 [[nodiscard]] std::string_view initiator_name(
     datapath::initiator initiator) noexcept;  // local, remote, unknown
 // The member names of `losses` in coverage records and in the status, index: datapath::loss_reason.
