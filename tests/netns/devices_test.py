@@ -9,7 +9,7 @@ import subprocess
 from case import SiteCase, main
 from devices import ipv4, udp
 from scenes import grown
-from world import HOST4, PYTHON, SUPPORT, WORLD, run, wait_for
+from world import HOST4, PYTHON, SUPPORT, WORLD, wait_for
 
 DATAGRAMS = 50
 
