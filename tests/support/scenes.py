@@ -15,7 +15,7 @@ from world import (BIN, BUILD, HOST4, HOST6, SINK, SOURCE, SUPPORT, SYSLOG_TCP, 
 
 MIB = 1 << 20
 BULK = 60 * MIB
-BULK_RATE = 40e6            # bytes per second: 60 MiB in 1.6 s, long enough to see an alert come in between
+BULK_RATE = 20e6            # bytes per second: the 10 MiB behind the threshold take half a second, time for the alert
 PAYMENT = "198.241.160.9"   # in the policy's payment_networks, a US prefix
 TRICKLE_PREFIX = "4.71.12.0/24"
 TRICKLE_FLOWS, TRICKLE_BYTES = 1600, 48 << 10
