@@ -12,6 +12,10 @@ class App;
 
 namespace egresswatch::cli {
 
+constexpr int exit_bad = 1;
+constexpr int exit_input = 2;
+constexpr int exit_environment = 3;
+
 void add_geo(CLI::App& app, int& exit_code);
 void add_check(CLI::App& app, int& exit_code);
 void add_replay(CLI::App& app, int& exit_code);

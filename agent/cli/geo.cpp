@@ -25,8 +25,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int exit_bad_input = 2;
-constexpr int exit_environment = 3;
 constexpr std::size_t moves_shown = 10;
 
 // The home region where no policy says.
@@ -34,7 +32,7 @@ constexpr const char* default_home = "EEA";
 
 int complain(const RegionError& error) {
     std::fprintf(stderr, "%s\n", error.message.c_str());
-    return exit_bad_input;
+    return exit_input;
 }
 
 // Countries and groups of the policy language (rules/region_groups.h), as of the day of its last review: the
@@ -111,7 +109,7 @@ int build(const std::vector<GeoInput>& inputs, const std::string& output) {
         std::fprintf(
             stderr,
             "egresswatch geo build: no input; name at least one file by --ipfire, --mmdb, --rir or --cidr\n");
-        return exit_bad_input;
+        return exit_input;
     }
     GeoBuilder builder;
     int bad = 0;  // all files are read, so that all errors are seen at once
@@ -206,7 +204,7 @@ void add_lookup(CLI::App& geo, int& exit_code) {
         const auto home = parse_home(options->home);
         const auto path = find_geo_file(options->geo);
         if (!path) std::fprintf(stderr, "egresswatch geo lookup: %s\n", path.error().c_str());
-        exit_code = exit_bad_input;
+        exit_code = exit_input;
         if (!home || !path) return;
         const auto data = open_or_complain(*path, exit_code);
         if (!data) return;
@@ -272,7 +270,7 @@ void add_diff(CLI::App& geo, int& exit_code) {
     command->add_option("--home", options->home, "Countries and groups of the home region (default: EEA)")
         ->type_name("CC,GROUP");
     command->callback([options, &exit_code] {
-        exit_code = exit_bad_input;
+        exit_code = exit_input;
         const auto home = parse_home(options->home);
         if (!home) return;
         const auto before = open_or_complain(options->before, exit_code);
@@ -375,7 +373,7 @@ void add_info(CLI::App& geo, int& exit_code) {
     command->add_option("file,--geo", options->file, "Compiled geo file or MaxMind DB")->type_name("FILE");
     command->add_flag("--json", options->json, "One JSON object");
     command->callback([options, &exit_code] {
-        exit_code = exit_bad_input;
+        exit_code = exit_input;
         const auto path = find_geo_file(options->file);
         if (!path) return void(std::fprintf(stderr, "egresswatch geo info: %s\n", path.error().c_str()));
         const auto data = open_or_complain(*path, exit_code);

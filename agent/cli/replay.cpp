@@ -10,28 +10,19 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "agent/cli/commands.h"
 #include "agent/cli/replay_output.h"
-#include "agent/geo_path.h"
+#include "agent/cli/replay_pass.h"
 #include "agent/records/body.h"
 #include "agent/records/record.h"
-#include "capture/userspace/file_engine.h"
 #include "classifier/region/geo_data.h"
-#include "classifier/region/region_table.h"
-#include "rules/evaluator.h"
-#include "rules/policy.h"
-#include "rules/region_groups.h"
 
 namespace egresswatch::cli {
 namespace {
 
-constexpr int exit_bad = 1;
-constexpr int exit_input = 2;
-constexpr int exit_environment = 3;
 constexpr std::size_t output_flush_bytes = 64 * 1024;
 
 struct ReplayOptions {
@@ -53,72 +44,33 @@ int complain(int code, const std::string& text) {
     return code;
 }
 
-// Receives the engine's updates, asks the policy, prints.
-class ReplaySink final : public FlowSink {
+// Prints flows or findings to standard output. Where flows or totals are asked for, no findings.
+class Printer final : public ReplayListener {
 public:
-    ReplaySink(const ReplayOptions& options, const RegionTable& region,
-               std::shared_ptr<const rules::Policy> policy)
-        : options_(options), region_(region) {
-        if (policy != nullptr)
-            evaluator_.emplace(std::move(policy), [&region](const Address& address) {
-                return &region.class_info(region.lookup(address));
-            });
-    }
-    void attach(capture::Engine& engine) { engine_ = &engine; }
+    explicit Printer(const ReplayOptions& options) : options_(options) {}
 
-    void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept override {
-        for (const FlowUpdate& update : updates) {
-            const ClassInfo& info = region_.class_info(update.key.class_id);
-            if (evaluator_) evaluate(update, info, now);
-            if (update.reason != UpdateReason::ended) continue;
-            ++flows_;
-            if (!options_.flows) continue;
-            append_flow_line(out_, update, info);
-            if (out_.size() > output_flush_bytes) flush();
-        }
-        if (evaluator_ && updates.empty()) {
-            evaluator_->advance(now, findings_);
-            print_findings();
-        }
+    void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info) override {
+        if (!options_.flows) return;
+        append_flow_line(out_, flow, info);
+        if (out_.size() > output_flush_bytes) flush();
+    }
+    void on_finding(const rules::Finding& finding) override {
+        if (options_.flows || options_.totals) return;
+        const records::Json record = records::finding_record(origin_, finding);
+        out_ += options_.json ? record.dump() : records::text_line(record);
+        out_ += '\n';
+        flush();
     }
     void flush() {
         std::fwrite(out_.data(), 1, out_.size(), stdout);
         out_.clear();
     }
-    [[nodiscard]] std::uint64_t flows() const noexcept { return flows_; }
-    [[nodiscard]] std::uint64_t findings() const noexcept { return findings_count_; }
 
 private:
-    void evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now) {
-        evaluator_->evaluate(update, info, now, findings_);
-        print_findings();
-        if (update.reason == UpdateReason::ended) return;
-        const std::uint64_t more = evaluator_->bytes_until_next(update, info);
-        if (more != rules::Evaluator::never) engine_->notify_at(update.key, update.total.bytes_out + more);
-    }
-    void print_findings() {
-        for (const auto& finding : findings_) {
-            ++findings_count_;
-            // Where flows or totals are asked for, standard output holds nothing else.
-            if (options_.flows || options_.totals) continue;
-            const records::Json record = records::finding_record(origin_, finding);
-            out_ += options_.json ? record.dump() : records::text_line(record);
-            out_ += '\n';
-            flush();
-        }
-        findings_.clear();
-    }
-
     const ReplayOptions& options_;
-    const RegionTable& region_;
-    std::optional<rules::Evaluator> evaluator_;
-    capture::Engine* engine_ = nullptr;
     // Neither host nor site: a capture gives the same lines wherever it is replayed.
     records::Origin origin_{"", "replay", "", EGRESSWATCH_VERSION};
-    std::vector<rules::Finding> findings_;
     std::string out_;
-    std::uint64_t flows_ = 0;
-    std::uint64_t findings_count_ = 0;
 };
 
 // A line on a terminal, twice a second, for files that take longer than that.
@@ -146,44 +98,6 @@ private:
     bool shown_ = false;
     Clock::time_point next_;
 };
-
-std::expected<GeoData, std::string> open_geo(const std::string& option) {
-    if (option == "none") {  // one segment over each family, without a country
-        auto empty = GeoData::from_parts({}, {GeoSegment4{}}, {GeoSegment6{}});
-        if (!empty) return std::unexpected(empty.error().message);
-        return std::move(*empty);
-    }
-    const auto path = find_geo_file(option);
-    if (!path) return std::unexpected(path.error() + "; --geo none replays without countries");
-    auto data = GeoData::open(*path);
-    if (!data) return std::unexpected(data.error().message);
-    return std::move(*data);
-}
-
-// Without a policy the EEA is home, as of the day the table of regions was last reviewed: not today's date,
-// which would let the same command give other answers tomorrow.
-RegionSpec default_region() {
-    RegionSpec spec;
-    if (const auto* group = rules::find_region_group("EEA"))
-        spec.home_countries = rules::members(*group, rules::region_groups_reviewed());
-    return spec;
-}
-
-std::expected<std::shared_ptr<const rules::Policy>, int> open_policy(const std::string& path) {
-    if (path.empty()) return nullptr;
-    auto loaded = rules::load_policy(path);
-    const auto print = [](const std::vector<rules::Diagnostic>& diagnostics) {
-        for (const auto& diagnostic : diagnostics)
-            std::fputs(rules::format_diagnostic(diagnostic, isatty(STDERR_FILENO) != 0).c_str(), stderr);
-    };
-    if (!loaded) {
-        print(loaded.error());
-        return std::unexpected(complain(
-            exit_input, path + ": " + rules::format_counts(loaded.error()) + "; nothing was replayed"));
-    }
-    print(loaded->warnings);
-    return loaded->policy;
-}
 
 std::expected<FlowTableConfig, int> table_config(const ReplayOptions& options) {
     FlowTableConfig config;
@@ -215,46 +129,36 @@ void warn_of_losses(const capture::TotalsSnapshot& totals, const FlowTable& tabl
 int run_replay(const ReplayOptions& options) {
     auto config = table_config(options);
     if (!config) return config.error();
-    const auto policy = open_policy(options.policy);
-    if (!policy) return policy.error();
-    const auto geo = open_geo(options.geo);
-    if (!geo) return complain(exit_input, geo.error());
-    const auto region =
-        compile_region_table(*geo, *policy != nullptr ? (*policy)->region_spec() : default_region());
-    if (!region) return complain(exit_input, region.error().message);
-    auto engine = capture::FileEngine::open(options.file, std::move(*config));
-    if (!engine) return complain(exit_input, engine.error().to_string());
+    const auto geo = open_replay_geo(options.geo);
+    if (!geo) return complain(geo.error().exit_code, geo.error().text);
+    auto policy = open_replay_policy(options.policy, *geo);
+    if (!policy) return complain(policy.error().exit_code, policy.error().text);
+    auto opened = ReplayPass::open(options.file, std::move(*config), std::move(*policy));
+    if (!opened) return complain(opened.error().exit_code, opened.error().text);
+    ReplayPass& pass = **opened;
 
-    ReplaySink sink(options, **region, *policy);
-    sink.attach(**engine);
-    (void)(*engine)->install_region(**region);
-    (void)(*engine)->start(sink);
+    Printer printer(options);
     {
         ProgressLine line;
-        while (!(*engine)->finished()) {
-            (void)(*engine)->poll(std::chrono::milliseconds(0));
-            line.show((*engine)->progress());
-            if (std::ferror(stdout) != 0) break;
-        }
+        pass.run(printer, [&](const capture::FileProgress& progress) {
+            line.show(progress);
+            return std::ferror(stdout) == 0;
+        });
     }
-    (*engine)->stop();
-    sink.flush();
+    printer.flush();
 
-    const auto totals = (*engine)->totals();
-    const ClassInfoOf class_of = [&](std::uint16_t id) -> const ClassInfo& {
-        return (*region)->class_info(id);
-    };
-    if (options.totals) std::puts(totals_line(totals, (*engine)->progress(), class_of).c_str());
+    const auto totals = pass.totals();
+    const ClassInfoOf class_of = [&](std::uint16_t id) -> const ClassInfo& { return pass.class_info(id); };
+    if (options.totals) std::puts(totals_line(totals, pass.progress(), class_of).c_str());
     if (!options.flows && !options.totals && !options.json)
-        std::fputs(
-            totals_table(totals, (*engine)->progress(), class_of, sink.flows(), sink.findings()).c_str(),
-            stdout);
-    warn_of_losses(totals, (*engine)->table());
+        std::fputs(totals_table(totals, pass.progress(), class_of, pass.flows(), pass.findings()).c_str(),
+                   stdout);
+    warn_of_losses(totals, pass.table());
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
         return complain(exit_environment, "cannot write to standard output");
-    if (const auto& damage = (*engine)->damage())
+    if (const auto& damage = pass.damage())
         return complain(exit_input, damage->to_string() + " (everything before it was counted)");
-    return options.fail_on_findings && sink.findings() > 0 ? exit_bad : 0;
+    return options.fail_on_findings && pass.findings() > 0 ? exit_bad : 0;
 }
 
 }  // namespace

@@ -1,0 +1,130 @@
+// agent/cli/replay_pass.cpp
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/cli/replay_pass.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <utility>
+
+#include "agent/cli/commands.h"
+#include "agent/geo_path.h"
+#include "classifier/region/geo_data.h"
+#include "rules/region_groups.h"
+
+namespace egresswatch::cli {
+namespace {
+
+// Without a policy the EEA is home, as of the day the table of regions was last reviewed: not today's date,
+// which would let the same command give other answers tomorrow.
+RegionSpec default_region() {
+    RegionSpec spec;
+    if (const auto* group = rules::find_region_group("EEA"))
+        spec.home_countries = rules::members(*group, rules::region_groups_reviewed());
+    return spec;
+}
+
+std::expected<std::shared_ptr<const rules::Policy>, ReplayFailure> load(const std::string& path) {
+    if (path.empty()) return nullptr;
+    auto loaded = rules::load_policy(path);
+    const auto print = [](const std::vector<rules::Diagnostic>& diagnostics) {
+        for (const auto& diagnostic : diagnostics)
+            std::fputs(rules::format_diagnostic(diagnostic, isatty(STDERR_FILENO) != 0).c_str(), stderr);
+    };
+    if (!loaded) {
+        print(loaded.error());
+        return std::unexpected(ReplayFailure{
+            exit_input, path + ": " + rules::format_counts(loaded.error()) + "; nothing was replayed"});
+    }
+    print(loaded->warnings);
+    return loaded->policy;
+}
+
+}  // namespace
+
+std::expected<GeoData, ReplayFailure> open_replay_geo(const std::string& option) {
+    if (option == "none") {  // one segment over each family, without a country
+        auto empty = GeoData::from_parts({}, {GeoSegment4{}}, {GeoSegment6{}});
+        if (!empty) return std::unexpected(ReplayFailure{exit_input, empty.error().message});
+        return std::move(*empty);
+    }
+    const auto path = find_geo_file(option);
+    if (!path)
+        return std::unexpected(
+            ReplayFailure{exit_input, path.error() + "; --geo none replays without countries"});
+    auto data = GeoData::open(*path);
+    if (!data) return std::unexpected(ReplayFailure{exit_input, data.error().message});
+    return std::move(*data);
+}
+
+std::expected<ReplayPolicy, ReplayFailure> open_replay_policy(const std::string& path, const GeoData& geo) {
+    ReplayPolicy out;
+    auto policy = load(path);
+    if (!policy) return std::unexpected(policy.error());
+    out.policy = std::move(*policy);
+    auto region =
+        compile_region_table(geo, out.policy != nullptr ? out.policy->region_spec() : default_region());
+    if (!region) return std::unexpected(ReplayFailure{exit_input, region.error().message});
+    out.region = std::move(*region);
+    return out;
+}
+
+std::expected<std::unique_ptr<ReplayPass>, ReplayFailure> ReplayPass::open(const std::string& file,
+                                                                           FlowTableConfig config,
+                                                                           ReplayPolicy policy) {
+    auto engine = capture::FileEngine::open(file, std::move(config));
+    if (!engine) return std::unexpected(ReplayFailure{exit_input, engine.error().to_string()});
+    return std::unique_ptr<ReplayPass>(new ReplayPass(std::move(*engine), std::move(policy)));
+}
+
+ReplayPass::ReplayPass(std::unique_ptr<capture::FileEngine> engine, ReplayPolicy policy)
+    : engine_(std::move(engine)), policy_(std::move(policy)) {
+    if (policy_.policy == nullptr) return;
+    evaluator_.emplace(policy_.policy, [region = policy_.region](const Address& address) {
+        return &region->class_info(region->lookup(address));
+    });
+}
+
+void ReplayPass::run(ReplayListener& listener,
+                     const std::function<bool(const capture::FileProgress&)>& go_on) {
+    listener_ = &listener;
+    (void)engine_->install_region(*policy_.region);
+    (void)engine_->start(*this);
+    while (!engine_->finished()) {
+        (void)engine_->poll(std::chrono::milliseconds(0));  // an error is in damage()
+        if (!go_on(engine_->progress())) break;
+    }
+    engine_->stop();
+}
+
+void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept {
+    for (const FlowUpdate& update : updates) {
+        const ClassInfo& info = class_info(update.key.class_id);
+        if (evaluator_) evaluate(update, info, now);
+        if (update.reason != UpdateReason::ended) continue;
+        ++flows_;
+        listener_->on_flow_ended(update, info);
+    }
+    if (evaluator_ && updates.empty()) {
+        evaluator_->advance(now, findings_);
+        tell_findings();
+    }
+}
+
+void ReplayPass::evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now) {
+    evaluator_->evaluate(update, info, now, findings_);
+    tell_findings();
+    if (update.reason == UpdateReason::ended) return;
+    const std::uint64_t more = evaluator_->bytes_until_next(update, info);
+    if (more != rules::Evaluator::never) engine_->notify_at(update.key, update.total.bytes_out + more);
+}
+
+void ReplayPass::tell_findings() {
+    for (const rules::Finding& finding : findings_) {
+        ++findings_count_;
+        listener_->on_finding(finding);
+    }
+    findings_.clear();
+}
+
+}  // namespace egresswatch::cli

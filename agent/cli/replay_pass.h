@@ -1,0 +1,90 @@
+// agent/cli/replay_pass.h - one pass of a capture file through classifier and policy.
+//
+// In:       a capture file, a policy or none, geo data.   Out: ended flows and findings to a ReplayListener,
+// in an
+//           order that depends on the packets alone; totals, progress and damage when asked.
+// Clock:    packet time.
+// Threads:  one.
+// Fails:    ReplayFailure with the exit code and the sentence to print; the diagnostics of a policy have been
+// printed. Not here: options and what is printed (replay.cpp, replay_output.h). SPDX-License-Identifier:
+// Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "capture/userspace/file_engine.h"
+#include "classifier/flow_update.h"
+#include "classifier/region/region_table.h"
+#include "rules/evaluator.h"
+#include "rules/policy.h"
+
+namespace egresswatch {
+class GeoData;
+}
+
+namespace egresswatch::cli {
+
+struct ReplayFailure {
+    int exit_code = 0;
+    std::string text;
+};
+
+// What packets are held against. The same geo data serves any number of policies.
+struct ReplayPolicy {
+    std::shared_ptr<const rules::Policy> policy;  // null: no rules, and the EEA is home
+    std::shared_ptr<const RegionTable> region;
+};
+
+// "none": every public address is of unknown country. Empty: where find_geo_file() looks.
+[[nodiscard]] std::expected<GeoData, ReplayFailure> open_replay_geo(const std::string& option);
+// `path` may be empty: no policy. Warnings and errors of the policy go to standard error.
+[[nodiscard]] std::expected<ReplayPolicy, ReplayFailure> open_replay_policy(const std::string& path,
+                                                                            const GeoData& geo);
+
+class ReplayListener {
+public:
+    virtual ~ReplayListener() = default;
+    virtual void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info) = 0;
+    virtual void on_finding(const rules::Finding& finding) = 0;
+};
+
+class ReplayPass final : private FlowSink {
+public:
+    [[nodiscard]] static std::expected<std::unique_ptr<ReplayPass>, ReplayFailure> open(
+        const std::string& file, FlowTableConfig config, ReplayPolicy policy);
+
+    // To the end of the file, or until `go_on`, asked after every batch, says no.
+    void run(ReplayListener& listener, const std::function<bool(const capture::FileProgress&)>& go_on);
+
+    [[nodiscard]] capture::TotalsSnapshot totals() const { return engine_->totals(); }
+    [[nodiscard]] const capture::FileProgress& progress() const { return engine_->progress(); }
+    [[nodiscard]] const FlowTable& table() const { return engine_->table(); }
+    [[nodiscard]] const std::optional<capture::FileError>& damage() const { return engine_->damage(); }
+    [[nodiscard]] const ClassInfo& class_info(std::uint16_t id) const {
+        return policy_.region->class_info(id);
+    }
+    [[nodiscard]] std::uint64_t flows() const noexcept { return flows_; }
+    [[nodiscard]] std::uint64_t findings() const noexcept { return findings_count_; }
+
+private:
+    ReplayPass(std::unique_ptr<capture::FileEngine> engine, ReplayPolicy policy);
+    void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept override;
+    void evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now);
+    void tell_findings();
+
+    std::unique_ptr<capture::FileEngine> engine_;
+    ReplayPolicy policy_;
+    std::optional<rules::Evaluator> evaluator_;
+    ReplayListener* listener_ = nullptr;
+    std::vector<rules::Finding> findings_;  // reused
+    std::uint64_t flows_ = 0;
+    std::uint64_t findings_count_ = 0;
+};
+
+}  // namespace egresswatch::cli
