@@ -505,6 +505,11 @@ void FlowTable::install_region(std::span<const std::byte> block) noexcept {
     state_->region_cells = static_cast<__u32>(block.size() / sizeof(__u16));
 }
 
+void FlowTable::advance(std::uint64_t at_ns, FlowSink& sink) {
+    state_->now_max_ns = std::max(state_->now_max_ns, at_ns);
+    state_->advance_to(at_ns, sink);
+}
+
 void FlowTable::drain(FlowSink& sink) {
     state_->report_dirty(sink, state_->now_max_ns);
 }

@@ -72,6 +72,8 @@ public:
 
     // Counts the packets, and on the way reports to the sink what ticks and volumes call for.
     void account(std::span<const PacketInput> packets, FlowSink& sink);
+    // Time without packets: the ticks up to `at_ns` are due. A time before the last tick changes nothing.
+    void advance(std::uint64_t at_ns, FlowSink& sink);
     // Reports what moved since the last tick; `now` is the time of the last packet.
     void drain(FlowSink& sink);
     // The last update (reason ended) of every flow, in order of first_seen and key. The table is empty then.
