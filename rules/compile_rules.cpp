@@ -9,39 +9,40 @@ namespace egresswatch::rules {
 
 namespace {
 
-std::optional<GroupBy> group_by(std::string_view word) {
-    if (word == "remote") return GroupBy::remote;
-    if (word == "remote_prefix") return GroupBy::remote_prefix;
-    if (word == "country") return GroupBy::country;
-    return std::nullopt;
-}
-
-// Whether every flow that `b` selects is selected by `a` too; false where that is not plain to see.
-bool covers(const Match& a, const Match& b, const RegionSpec& spec) {
-    if (!a.unknown_fields.empty() || !b.unknown_fields.empty()) return false;
-    if (a.kinds != b.kinds || a.country_unknown != b.country_unknown || a.tunnels != b.tunnels) return false;
+// Whether every value of `b` is one of `a`'s; false where that is not plain to see.
+bool covers(const Predicate& a, const Predicate& b) {
+    if (a.text == b.text) return true;
+    if (!a.patterns.empty() || !b.patterns.empty() || !a.ranges.empty() || !a.spans.empty()) return false;
+    if ((b.bits & ~a.bits) != 0 || (b.unknown && !a.unknown)) return false;
     const auto all_in = [](const auto& outer, const auto& inner, auto equal) {
-        return outer.empty() || (!inner.empty() && std::ranges::all_of(inner, [&](const auto& i) {
-                   return std::ranges::any_of(outer, [&](const auto& o) { return equal(o, i); });
-               }));
+        return std::ranges::all_of(inner, [&](const auto& i) {
+            return std::ranges::any_of(outer, [&](const auto& o) { return equal(o, i); });
+        });
     };
     const auto same_name = [](const NamedSet& x, const NamedSet& y) { return x.name == y.name; };
     const auto port_in = [](const PortRange& outer, const PortRange& inner) {
         return outer.first <= inner.first && inner.last <= outer.last &&
                (outer.l4_proto == 0 || outer.l4_proto == inner.l4_proto);
     };
-    std::vector<Prefix> outer, inner;
-    for (const PolicyPrefix& prefix : spec.list_prefixes) {
-        if (a.prefixes == prefix.list) outer.push_back(prefix.prefix);
-        if (b.prefixes == prefix.list) inner.push_back(prefix.prefix);
-    }
     const auto prefix_in = [](const Prefix& o, const Prefix& i) {
         return o.is_ipv4() == i.is_ipv4() && o.length <= i.length && o.contains(i.base);
     };
-    return all_in(outer, inner, prefix_in) && all_in(a.lists, b.lists, same_name) &&
-           all_in(a.regions, b.regions, same_name) && all_in(a.countries, b.countries, std::equal_to<>{}) &&
-           all_in(a.ports, b.ports, port_in) && all_in(a.l4_protos, b.l4_protos, std::equal_to<>{}) &&
-           (!a.initiator || a.initiator == b.initiator);
+    const auto domain_in = [](const DomainName& o, const DomainName& i) {
+        return o == i || (o.below && i.name.ends_with("." + o.name));
+    };
+    return all_in(a.cidrs, b.cidrs, prefix_in) && all_in(a.sets, b.sets, same_name) &&
+           all_in(a.countries, b.countries, std::equal_to<>{}) && all_in(a.ports, b.ports, port_in) &&
+           all_in(a.numbers, b.numbers, std::equal_to<>{}) && all_in(a.texts, b.texts, std::equal_to<>{}) &&
+           all_in(a.domains, b.domains, domain_in);
+}
+
+bool covers(const Condition& a, const Condition& b) {
+    if (!a.all.empty() || !a.any.empty() || !a.none.empty() || !b.unknown_fields.empty()) return false;
+    return std::ranges::all_of(a.predicates, [&](const Predicate& outer) {
+        return std::ranges::any_of(b.predicates, [&](const Predicate& inner) {
+            return outer.field == inner.field && covers(outer, inner);
+        });
+    });
 }
 
 }  // namespace
@@ -66,8 +67,8 @@ void PolicyBuilder::read_rule(const Fields& fields) {
     rule.level = fields.value("level", parse_level_word).value_or(Level::low);
     rule.tags = fields.list("tags", parse_tag);
     if (!fields.nodes("when").empty()) {
-        read_match(Fields(*fields.nodes("when").front(), schema::when, fields.where(), problems_),
-                   Selection::when, "rule:" + rule.id, rule.when);
+        read_condition(Fields(*fields.nodes("when").front(), schema::when, fields.where(), problems_),
+                       Selection::when, "rule:" + rule.id, rule.when);
         rule.active = rule.when.unknown_fields.empty();
     }
     if (!fields.nodes("window").empty())
@@ -78,15 +79,14 @@ void PolicyBuilder::read_rule(const Fields& fields) {
         read_suppress(Fields(*fields.nodes("suppress").front(), schema::suppress, fields.where(), problems_),
                       rule);
     read_exceptions(fields, rule);
-    const RegionSpec& spec = policy_->region_spec_;
-    rule.definition = definition_of(rule.when, spec) + "|" + std::string(measure_name(rule.measure)) +
-                      " over " + to_text(rule.over) + " at_least " + std::to_string(rule.at_least) +
-                      " suppress " + to_text(rule.suppress_for) + " by";
-    for (const GroupBy by : rule.by) rule.definition += " " + std::to_string(static_cast<int>(by));
+    rule.definition = definition_of(rule.when) + "|" + std::string(measure_name(rule.measure)) + " over " +
+                      to_text(rule.over) + " at_least " + std::to_string(rule.at_least) + " suppress " +
+                      to_text(rule.suppress_for) + " by";
+    for (const Field by : rule.by) rule.definition += " " + std::to_string(static_cast<int>(by));
     rule.definition += " /";
-    for (const GroupBy by : rule.suppress_by) rule.definition += " " + std::to_string(static_cast<int>(by));
+    for (const Field by : rule.suppress_by) rule.definition += " " + std::to_string(static_cast<int>(by));
     for (const RuleException& exception : rule.exceptions)
-        rule.definition += "|" + definition_of(exception.match, spec) + " until " + exception.expires.text;
+        rule.definition += "|" + definition_of(exception.match) + " until " + exception.expires.text;
     policy_->rules.push_back(std::move(rule));
     rule_nodes_.emplace_back(fields.where(), &fields.node());
 }
@@ -111,32 +111,33 @@ void PolicyBuilder::read_window(const Fields& fields, Rule& rule) {
         else
             rule.at_least = *amount;
     }
-    const bool known = read_by(fields, rule.by, rule.by_unknown);
-    if (rule.by_unknown.empty()) return;
-    std::string names;
-    for (const std::string& name : rule.by_unknown) names += (names.empty() ? "" : ", ") + name;
-    if (!known) rule.active = false;
-    problems_.warning(fields.where(), fields.key_node("by"), "unknown-field",
-                      names + (rule.by_unknown.size() == 1 ? " is" : " are") + " unknown in this version: " +
-                          (known ? "the window is grouped by the other fields" : "the rule cannot fire"),
-                      known ? "nothing to do: the groups get finer with the version that knows it"
-                            : "group by remote, remote_prefix or country meanwhile");
+    read_by(fields, rule.by);
+    std::string missing;
+    for (const Field field : rule.by)
+        if (!in_this_version(field_info(field).source))
+            missing += (missing.empty() ? "" : ", ") + std::string(field_info(field).name);
+    const auto known = [](Field field) { return in_this_version(field_info(field).source); };
+    const bool some_known = rule.by.empty() || std::ranges::any_of(rule.by, known);
+    if (!some_known) rule.active = false;
+    if (!missing.empty())
+        problems_.warning(
+            fields.where(), fields.key_node("by"), "unknown-field",
+            missing + " is unknown in this version: " +
+                (some_known ? "the groups are those of the other fields" : "the rule cannot fire"),
+            some_known ? "nothing to do: the groups get finer with the version that knows it"
+                       : "group by remote, remote_prefix or country meanwhile");
 }
 
-// False where fields were named and none of them is known in this version.
-bool PolicyBuilder::read_by(const Fields& fields, std::vector<GroupBy>& known,
-                            std::vector<std::string>& unknown) {
+void PolicyBuilder::read_by(const Fields& fields, std::vector<Field>& by) {
     for (const Node* node : fields.scalars("by")) {
-        const auto by = group_by(node->text);
-        if (!by)
-            unknown.push_back(node->text);
-        else if (std::ranges::find(known, *by) == known.end())
-            known.push_back(*by);
+        const Field field = find_field(node->text)->field;
+        if (field == Field::asn) ask_for_asn(fields, *node);
+        if (std::ranges::find(by, field) == by.end())
+            by.push_back(field);
         else
             problems_.error(fields.where(), *node, "duplicate-value", "`by` names " + node->text + " twice",
                             "name it once");
     }
-    return unknown.empty() || !known.empty();
 }
 
 void PolicyBuilder::read_suppress(const Fields& fields, Rule& rule) {
@@ -147,19 +148,22 @@ void PolicyBuilder::read_suppress(const Fields& fields, Rule& rule) {
                             "a finding cannot be suppressed for " + fields.text("for"), "write 0s to 90d");
     }
     if (!fields.has("by")) return;
-    std::vector<GroupBy> known;
-    std::vector<std::string> unknown;
-    if (!read_by(fields, known, unknown)) return;  // as for the window, which has warned or will not mind
-    const auto in_window = [&](GroupBy by) { return std::ranges::find(rule.by, by) != rule.by.end(); };
+    std::vector<Field> by;
+    read_by(fields, by);
+    const auto in_window = [&](Field field) { return std::ranges::find(rule.by, field) != rule.by.end(); };
+    // What an address decides is no finer than the address.
+    const auto of_remote = [](Field field) {
+        return field == Field::remote_prefix || field == Field::country || field == Field::asn;
+    };
     for (const Node* node : fields.scalars("by")) {
-        const auto by = group_by(node->text);
-        if (!by || in_window(*by) || in_window(GroupBy::remote) || !rule.active) continue;
+        const Field field = find_field(node->text)->field;
+        if (in_window(field) || (of_remote(field) && in_window(Field::remote))) continue;
         problems_.error(
             fields.where(), *node, "finer-suppression",
             "the window is not grouped by " + node->text + ": its groups cannot be suppressed by it",
             "name fields of the window's `by`, or leave `by` out here");
     }
-    rule.suppress_by = std::move(known);
+    rule.suppress_by = std::move(by);
 }
 
 void PolicyBuilder::read_exceptions(const Fields& fields, Rule& rule) {
@@ -175,9 +179,7 @@ void PolicyBuilder::read_exceptions(const Fields& fields, Rule& rule) {
             if (match.node().entries.empty())
                 problems_.error(fields.where(), match.node(), "empty-match",
                                 "the exception would excuse every flow", "name the flows under `match`");
-            read_match(match, Selection::match,
-                       "rule:" + rule.id + ":exception" + std::to_string(rule.exceptions.size() + 1),
-                       exception.match);
+            read_condition(match, Selection::match, "rule:" + rule.id, exception.match);
         }
         rule.exceptions.push_back(std::move(exception));
     }
@@ -191,10 +193,9 @@ void PolicyBuilder::warn_covered_allows() {
     for (std::size_t later = 0; later < allows.size(); ++later) {
         for (std::size_t earlier = 0; earlier < allows.size(); ++earlier) {
             if (earlier == later || allows[earlier].expires.at < allows[later].expires.at) continue;
-            const RegionSpec& spec = policy_->region_spec_;
-            if (!covers(allows[earlier].match, allows[later].match, spec)) continue;
+            if (!covers(allows[earlier].match, allows[later].match)) continue;
             // Of two equal entries the one that comes first stays.
-            if (earlier > later && covers(allows[later].match, allows[earlier].match, spec) &&
+            if (earlier > later && covers(allows[later].match, allows[earlier].match) &&
                 allows[later].expires.at == allows[earlier].expires.at)
                 continue;
             problems_.warning(

@@ -13,7 +13,7 @@ namespace egresswatch::rules {
 namespace {
 
 // The language that this version reads: raised with every key or meaning that is added.
-constexpr std::pair<std::uint64_t, std::uint64_t> language_version{1, 0};
+constexpr std::pair<std::uint64_t, std::uint64_t> language_version{1, 1};
 
 constexpr std::array<std::string_view, 4> kind_words{"local", "home", "unknown", "outside"};
 
@@ -61,6 +61,7 @@ std::shared_ptr<const Policy> PolicyBuilder::build(std::string content_hash) {
     }
     if (problems_.errors() != 0 || some_unreadable_) return nullptr;
     policy_->content_hash_ = std::move(content_hash);
+    policy_->prefix_index_.build();
     return std::move(policy_);
 }
 
@@ -120,8 +121,8 @@ void PolicyBuilder::read_requires(const Fields& fields) {
     const auto minor = parse_whole(std::string_view(text).substr(point + 1), 0, 9999);
     if (!major || !minor || std::pair{*major, *minor} <= language_version) return;
     problems_.error(fields.where(), *fields.scalars("requires").front(), "requires-newer",
-                    "the policy requires language version " + text + "; this egresswatch reads 1.0",
-                    "install a newer egresswatch on this host, or ship it a policy for 1.0");
+                    "the policy requires language version " + text + "; this egresswatch reads 1.1",
+                    "install a newer egresswatch on this host, or ship it a policy for 1.1");
 }
 
 void PolicyBuilder::read_sites(const File& file) {
@@ -132,7 +133,7 @@ void PolicyBuilder::read_sites(const File& file) {
         if (!claim("site", name, where, *entry.key)) continue;
         const Fields fields(*entry.value, schema::site, where, problems_);
         const auto degrees = [](std::string_view text) { return parse_decimal(text, -180, 180); };
-        policy_->sites.push_back({name, fields.text("title"), fields.text("country"),
+        policy_->sites.push_back({name, fields.text("title"), fields.text("country"), fields.text("timezone"),
                                   fields.value("latitude", degrees), fields.value("longitude", degrees)});
     }
 }
@@ -151,12 +152,11 @@ void PolicyBuilder::read_regions(const File& file) {
         if (!claim("region", name, where, *entry.key)) continue;
         const Fields fields(*entry.value, schema::region, where, problems_);
         Region region = read_region(fields, name);
-        Named named{{name, region.countries, std::nullopt, region.has_asns},
-                    true,
-                    false,
-                    false,
-                    where,
-                    entry.key.get()};
+        Named named;
+        named.set = {name, region.countries, {}, region.asns, {}, {}};
+        named.has_destinations = true;
+        named.where = where;
+        named.node = entry.key.get();
         if (!region.prefixes.empty()) named.set.prefixes = add_list("region:" + name, region.prefixes, false);
         regions_.emplace(name, std::move(named));
         policy_->regions.push_back(std::move(region));
@@ -167,13 +167,10 @@ Region PolicyBuilder::read_region(const Fields& fields, const std::string& name)
     Region region;
     region.name = name;
     region.prefixes = prefixes_of(fields, "cidr");
-    region.has_asns = fields.has("asn");
+    region.asns = fields.list("asn", parse_asn);
+    if (fields.has("asn")) ask_for_asn(fields, fields.key_node("asn"));
     for (Country& country : fields.list("countries", parse_country))
         region.countries.insert(std::move(country));
-    if (region.has_asns)
-        problems_.warning(fields.where(), fields.key_node("asn"), "unknown-field",
-                          "AS numbers are unknown in this version: only countries and prefixes count",
-                          "add the prefixes under `cidr`");
     const auto as_of = fields.value("as_of", parse_date);
     if (fields.has("groups") && !fields.has("as_of"))
         problems_.error(fields.where(), fields.key_node("groups"), "missing-key",
@@ -217,6 +214,10 @@ void PolicyBuilder::read_home() {
                                             : "write " + one_of(names) + ", or define it under `regions`");
         return;
     }
+    if (!found->asns.empty())
+        problems_.warning(regions_.at(node.text).where, *regions_.at(node.text).node, "asn-of-home",
+                          "AS numbers do not make an address home: only countries and prefixes do",
+                          "add the prefixes of these networks under `cidr`");
     policy_->home = node.text;
     policy_->region_spec_.home_countries = found->countries;
     policy_->region_spec_.home_prefixes = found->prefixes;
@@ -233,12 +234,19 @@ void PolicyBuilder::read_lists(const File& file) {
 }
 
 void PolicyBuilder::read_list(const Fields& fields, const std::string& name, const Node& key) {
-    Named named{{name, {}, std::nullopt, false}, false, false, false, fields.where(), &key};
+    Named named;
+    named.set.name = name;
+    named.where = fields.where();
+    named.node = &key;
     const std::vector<Prefix> prefixes = prefixes_of(fields, "cidr");
     if (!prefixes.empty()) named.set.prefixes = add_list(name, prefixes, true);
     for (Country& country : fields.list("country", parse_country))
         named.set.countries.insert(std::move(country));
-    named.set.has_unknown = fields.has("asn") || fields.has("domain") || fields.has("executable");
+    named.set.asns = fields.list("asn", parse_asn);
+    if (fields.has("asn")) ask_for_asn(fields, fields.key_node("asn"));
+    for (const std::string& domain : fields.list("domain", parse_domain))
+        named.set.domains.push_back(domain_of(domain));
+    named.set.executables = fields.list("executable", parse_path);
     named.has_executables = fields.has("executable");
     named.has_destinations =
         fields.has("cidr") || fields.has("country") || fields.has("asn") || fields.has("domain");
@@ -269,7 +277,7 @@ void PolicyBuilder::read_allow(const Fields& fields) {
     entry.expires = read_expiry(fields);
     if (!fields.nodes("to").empty()) {
         const Fields to(*fields.nodes("to").front(), schema::to, fields.where(), problems_);
-        read_match(to, Selection::to, "allow:" + entry.id, entry.match);
+        read_condition(to, Selection::to, "allow:" + entry.id, entry.match);
         if (to.node().entries.empty())
             problems_.error(fields.where(), fields.key_node("to"), "empty-to", "`to` names no destination",
                             "give it cidr, list, country or region");
@@ -279,11 +287,18 @@ void PolicyBuilder::read_allow(const Fields& fields) {
                               "name the destination too, by cidr, list, country or region");
     }
     if (!fields.nodes("from").empty())
-        read_match(Fields(*fields.nodes("from").front(), schema::from, fields.where(), problems_),
-                   Selection::from, "allow:" + entry.id, entry.match);
-    const std::string direction = fields.text("direction");
-    if (direction == "out") entry.match.initiator = datapath::INITIATOR_LOCAL;
-    if (direction == "in") entry.match.initiator = datapath::INITIATOR_REMOTE;
+        read_condition(Fields(*fields.nodes("from").front(), schema::from, fields.where(), problems_),
+                       Selection::from, "allow:" + entry.id, entry.match);
+    if (!fields.nodes("when").empty())
+        read_condition(Fields(*fields.nodes("when").front(), schema::match, fields.where(), problems_),
+                       Selection::also, "allow:" + entry.id, entry.match);
+    if (const std::string direction = fields.text("direction"); direction == "out" || direction == "in") {
+        Predicate connects;
+        connects.field = Field::initiator;
+        connects.bits = 1u << (direction == "out" ? datapath::INITIATOR_LOCAL : datapath::INITIATOR_REMOTE);
+        connects.text = direction == "out" ? "local" : "remote";
+        entry.match.predicates.push_back(std::move(connects));
+    }
     if (!fields.nodes("ceiling").empty()) {
         const Fields ceiling(*fields.nodes("ceiling").front(), schema::ceiling, fields.where(), problems_);
         Ceiling limit;
@@ -316,20 +331,22 @@ Expiry PolicyBuilder::read_expiry(const Fields& fields) {
     return expiry;
 }
 
-std::uint16_t PolicyBuilder::add_list(std::string name, const std::vector<Prefix>& prefixes, bool named) {
+PrefixSet PolicyBuilder::add_list(std::string name, const std::vector<Prefix>& prefixes, bool named) {
     RegionSpec& spec = policy_->region_spec_;
-    // entries_max bounds each kind of entry, and their sum stays below this.
-    const auto index = static_cast<std::uint16_t>(std::min<std::size_t>(spec.list_names.size(), 65'535));
-    if (spec.list_names.size() >= 65'535) {
-        if (problems_.errors() == 0)
-            problems_.error(files_.front().source->name(), "too-many-lists",
-                            "more than 65535 sets of prefixes in the policy", "join some of them in lists");
-        return index;
-    }
+    if (spec.list_names.size() >= limits::lists_in_classes_max)
+        return {std::nullopt, add_place_set(named ? std::move(name) : std::string(), prefixes)};
+    const auto index = static_cast<std::uint16_t>(spec.list_names.size());
     spec.list_names.push_back(std::move(name));
     policy_->list_is_named_.push_back(named ? 1 : 0);
     for (const Prefix& prefix : prefixes) spec.list_prefixes.push_back({prefix, index});
-    return index;
+    return {index, std::nullopt};
+}
+
+std::uint32_t PolicyBuilder::add_place_set(std::string name, const std::vector<Prefix>& prefixes) {
+    const auto set = static_cast<std::uint32_t>(policy_->place_set_names_.size());
+    policy_->place_set_names_.push_back(std::move(name));
+    for (const Prefix& prefix : prefixes) policy_->prefix_index_.add(set, prefix);
+    return set;
 }
 
 std::vector<Prefix> PolicyBuilder::prefixes_of(const Fields& fields, std::string_view key) {

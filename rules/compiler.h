@@ -39,8 +39,8 @@ private:
         Where where;
         const Node* node = nullptr;
     };
-    // What is in one of the mappings to, from, when, match.
-    enum class Selection { to, from, when, match };
+    // What is in one of the mappings to, from and when of an allow entry, when and match of a rule.
+    enum class Selection { to, from, also, when, match };
 
     void read_header();
     const File* header_file(std::string_view key);  // the one that writes it; reports none and several
@@ -59,19 +59,26 @@ private:
     void read_window(const Fields& fields, Rule& rule);
     void read_suppress(const Fields& fields, Rule& rule);
     void read_exceptions(const Fields& fields, Rule& rule);
-    bool read_by(const Fields& fields, std::vector<GroupBy>& known, std::vector<std::string>& unknown);
-    void read_match(const Fields& fields, Selection selection, const std::string& name, Match& match);
-    void read_destination(const Fields& fields, Selection selection, const std::string& name, Match& match);
-    void read_list_names(const Fields& fields, Selection selection, Match& match);
-    void read_region_names(const Fields& fields, Selection selection, Match& match);
-    void read_flow(const Fields& fields, Match& match);
+    void read_by(const Fields& fields, std::vector<Field>& by);
+    void read_condition(const Fields& fields, Selection selection, const std::string& name,
+                        Condition& condition, std::size_t depth = 0);
+    Predicate read_predicate(const Fields& fields, const Key& key, Field field, Selection selection);
+    void read_value(const Fields& fields, const Key& key, const Node& node, Predicate& out);
+    void read_prefixes(const Fields& fields, const Key& key, Predicate& out);
+    void read_list_names(const Fields& fields, Selection selection, Predicate& out);
+    void read_region_names(const Fields& fields, Selection selection, Predicate& out);
+    void check_site(const Fields& fields, const Node& node);
     Expiry read_expiry(const Fields& fields);
-    void warn_unknown_fields(const Fields& fields, Selection selection, Match& match);
+    void ask_for_asn(const Fields& fields, const Node& node);
+    void warn_unknown_source(const Fields& fields, const Key& key, Selection selection,
+                             bool asks_for_unknown);
     void warn_unused();
     void warn_covered_allows();
     void warn_equal_rules();
 
-    std::uint16_t add_list(std::string name, const std::vector<Prefix>& prefixes, bool named);
+    // A list of the region table while there is room for it, a set of the prefix index otherwise.
+    PrefixSet add_list(std::string name, const std::vector<Prefix>& prefixes, bool named);
+    std::uint32_t add_place_set(std::string name, const std::vector<Prefix>& prefixes);
     std::vector<Prefix> prefixes_of(const Fields& fields, std::string_view key);
     // Reports a second use of the id of an allow entry or rule; true for the first.
     bool claim(std::string kind, const std::string& id, const Where& where, const Node& node);
@@ -81,13 +88,15 @@ private:
     std::shared_ptr<Policy> policy_;
     std::vector<File> files_;
     bool some_unreadable_ = false;
+    std::size_t patterns_ = 0;  // regular expressions so far
     std::map<std::string, Named, std::less<>> regions_;
     std::map<std::string, Named, std::less<>> lists_;
     std::map<std::string, std::string> claimed_;  // "rule bulk" -> "file:line"
     std::vector<std::pair<Where, const Node*>> allow_nodes_, rule_nodes_;
 };
 
-// Text that is equal for two selections that select the same.
-[[nodiscard]] std::string definition_of(const Match& match, const RegionSpec& spec);
+// Text that is equal for two conditions that are written alike.
+[[nodiscard]] std::string definition_of(const Condition& condition);
+[[nodiscard]] DomainName domain_of(std::string_view text);  // "*.example.org"
 
 }  // namespace egresswatch::rules

@@ -9,6 +9,7 @@
 
 #include "rules/limits.h"
 #include "rules/matcher.h"
+#include "rules/plan.h"
 #include "rules/windows.h"
 
 namespace egresswatch::rules {
@@ -17,67 +18,6 @@ namespace {
 
 constexpr std::size_t drop_steps = 64;  // groups looked at in one call: bounds the pause
 constexpr std::size_t reasons_max = 3;  // near misses named in a Decision
-constexpr std::uint8_t whole_address = 255;
-
-// What one destination class can still match: everything that the class decides is decided.
-struct ClassPlan {
-    bool known = false;
-    ClassInfo info;
-    std::vector<std::uint32_t> allows;  // entries whose destination the class is, in file order
-    std::vector<std::uint32_t> rules;
-};
-
-GroupKey group_key(const std::vector<GroupBy>& by, const FlowUpdate& flow, const ClassInfo& info) {
-    GroupKey key;
-    for (const GroupBy field : by) {
-        switch (field) {
-            case GroupBy::remote:
-                key.base = flow.remote();
-                key.length = whole_address;
-                break;
-            case GroupBy::remote_prefix: {
-                if (key.length == whole_address) break;  // the address says it already
-                const Address remote = flow.remote();
-                const std::uint8_t length =
-                    remote.is_ipv4() ? limits::remote_prefix_length4 : limits::remote_prefix_length6;
-                const Prefix prefix = Prefix::containing(remote, length);
-                key.base = prefix.base;
-                key.length = prefix.length;
-                break;
-            }
-            case GroupBy::country:
-                if (info.country.size() == 2) key.country = {info.country[0], info.country[1]};
-                break;
-            case GroupBy::unknown_field:
-                break;
-        }
-    }
-    return key;
-}
-
-std::vector<GroupField> group_fields(const Rule& rule, const FlowUpdate& flow, const ClassInfo& info) {
-    std::vector<GroupField> out;
-    for (const GroupBy field : rule.by) {
-        switch (field) {
-            case GroupBy::remote:
-                out.push_back({"remote", flow.remote().to_string()});
-                break;
-            case GroupBy::remote_prefix: {
-                const Address remote = flow.remote();
-                const std::uint8_t length =
-                    remote.is_ipv4() ? limits::remote_prefix_length4 : limits::remote_prefix_length6;
-                out.push_back({"remote_prefix", Prefix::containing(remote, length).to_string()});
-                break;
-            }
-            case GroupBy::country:
-                out.push_back({"country", info.country.empty() ? "unknown" : info.country});
-                break;
-            case GroupBy::unknown_field:
-                break;
-        }
-    }
-    return out;
-}
 
 std::uint64_t amount_of(Measure measure, const FlowCounters& counters) {
     return measure == Measure::bytes_out ? counters.bytes_out : counters.packets_out;
@@ -88,6 +28,20 @@ Timestamp sane(Timestamp at) {
     constexpr Timestamp last = Timestamp::max() - 4 * std::chrono::nanoseconds(limits::window_over_max);
     constexpr Timestamp first = Timestamp::min() + 4 * std::chrono::nanoseconds(limits::window_over_max);
     return std::clamp(at, first, last);
+}
+
+bool selects_destination(Field field) {
+    switch (field) {
+        case Field::region:
+        case Field::country:
+        case Field::list:
+        case Field::remote:
+        case Field::asn:
+        case Field::domain:
+            return true;
+        default:
+            return false;
+    }
 }
 
 bool at_home(const ClassInfo& info) {
@@ -105,31 +59,37 @@ struct Evaluator::State {
         std::uint64_t evicted_before = 0;  // by windows that a change of the rule has ended
     };
 
-    State(std::shared_ptr<const Policy> in_force, ClassOf look_up) : class_of(std::move(look_up)) {
+    State(std::shared_ptr<const Policy> in_force, ClassOf look_up, Host host) : class_of(std::move(look_up)) {
         std::random_device random;
-        seed = static_cast<std::uint64_t>(random()) << 32 | random();
+        hash.seed = static_cast<std::uint64_t>(random()) << 32 | random();
+        around.site = std::move(host.site);
+        around.asn_of = std::move(host.asn_of);
+        around.interface_name = std::move(host.interface_name);
         install(std::move(in_force));
     }
 
     void install(std::shared_ptr<const Policy> next);
-    ClassPlan& plan(std::uint16_t class_id, const ClassInfo& info);
-    bool covers_tunnel(const Match& match, const FlowUpdate& flow) const;
-    int covering_entry(const ClassPlan& candidates, const FlowUpdate& flow, Timestamp at) const;
-    Decision decide(const ClassPlan& candidates, const FlowUpdate& flow, const ClassInfo& info,
-                    Timestamp at) const;
-    std::string near_miss(const AllowEntry& entry, const FlowUpdate& flow, const ClassInfo& info,
-                          Timestamp at) const;
-    bool counts(const Rule& rule, const FlowUpdate& flow, const ClassInfo& info, Timestamp at, int& allowed,
-                const ClassPlan& candidates) const;
-    void crossed(std::size_t index, const GroupKey& key, const Windows::Sum& sum, const FlowUpdate& flow,
-                 const ClassInfo& info, const ClassPlan& candidates, Timestamp at, std::vector<Finding>& out);
+    Subject subject(const FlowUpdate& flow, const ClassInfo& info, Timestamp at,
+                    const FlowFacts& facts) const {
+        return {flow,  info, facts, at, policy->prefix_index(), policy->prefix_index().find(flow.remote()),
+                around};
+    }
+    bool covers_tunnel(const Condition& match, const Subject& flow) const;
+    int covering_entry(const Plan::OfClass& plan, const Subject& flow);
+    Decision decide(int index, const Subject& flow) const;
+    std::string near_miss(const AllowEntry& entry, const Subject& flow) const;
+    bool counts(const Rule& rule, const Subject& flow) const;
+    void crossed(std::size_t index, const GroupKey& key, const Windows::Sum& sum, const Subject& flow,
+                 int entry, std::vector<Finding>& out);
 
     std::shared_ptr<const Policy> policy;
     ClassOf class_of;
-    std::uint64_t seed = 0;
+    Surroundings around;
+    GroupHash hash;
     WindowBudget budget{0, 0, limits::window_groups_total_max, limits::window_cells_total_max};
-    std::vector<RuleState> rules;  // as policy->rules
-    std::vector<ClassPlan> plans;  // by class id, for this policy
+    std::vector<RuleState> rules;                        // as policy->rules
+    Plan plan;                                           // for this policy
+    std::vector<std::uint32_t> some_rules, some_allows;  // of an update; kept for their memory
     Timestamp reached = sane(Timestamp::min());
     EvaluatorCounters counters;
     std::uint64_t evicted_before = 0;  // by rules that are gone
@@ -158,79 +118,68 @@ void Evaluator::State::install(std::shared_ptr<const Policy> next) {
         }
         if (!state.windows)
             state.windows = std::make_unique<Windows>(
-                Windows::Config{rule.over, limits::window_groups_max, seed}, budget);
+                Windows::Config{rule.over, limits::window_groups_max, hash.seed}, budget);
         if (!state.suppressions)
-            state.suppressions = std::make_unique<Suppressions>(limits::suppressions_max, seed);
+            state.suppressions = std::make_unique<Suppressions>(limits::suppressions_max, hash.seed);
     }
     for (const RuleState& old : rules) {
         if (old.windows) evicted_before += old.windows->evicted();
         if (old.suppressions) suppressions_evicted_before += old.suppressions->evicted();
     }
     rules = std::move(states);
-    plans.clear();
     policy = std::move(next);
-}
-
-// Cached by class id. An id whose meaning has changed under the same policy is planned anew: comparing costs
-// less than being wrong.
-ClassPlan& Evaluator::State::plan(std::uint16_t class_id, const ClassInfo& info) {
-    if (class_id >= plans.size()) plans.resize(static_cast<std::size_t>(class_id) + 1);
-    ClassPlan& out = plans[class_id];
-    if (out.known && out.info == info) return out;
-    out = {true, info, {}, {}};
-    for (std::uint32_t i = 0; i < policy->allows.size(); ++i)
-        if (match_class(policy->allows[i].match, info, Purpose::allow) == Truth::yes) out.allows.push_back(i);
-    for (std::uint32_t i = 0; i < policy->rules.size(); ++i)
-        if (policy->rules[i].active && match_class(policy->rules[i].when, info, Purpose::rule) == Truth::yes)
-            out.rules.push_back(i);
-    return out;
+    plan = Plan(*policy, around.site);
+    const Site* site = policy->find_site(around.site);
+    around.clock = SiteClock::of_zone(site == nullptr ? std::string_view() : site->timezone);
 }
 
 // A tunnelled flow goes to two places: the far end of the tunnel, and from there on. The entry has to cover
 // both, where they are not home: otherwise an inner address that is allowed would open the way to any far
 // end.
-bool Evaluator::State::covers_tunnel(const Match& match, const FlowUpdate& flow) const {
+bool Evaluator::State::covers_tunnel(const Condition& match, const Subject& flow) const {
     if (!class_of) return false;
-    for (const Address& end : {flow.outer_remote, flow.remote()}) {
+    for (const Address& end : {flow.flow.outer_remote, flow.flow.remote()}) {
         const ClassInfo* info = class_of(end);
         if (info == nullptr) return false;
-        if (!at_home(*info) && match_class(match, *info, Purpose::allow) != Truth::yes) return false;
+        if (at_home(*info)) continue;
+        FlowUpdate there = flow.flow;
+        std::copy(end.bytes.begin(), end.bytes.end(), there.key.remote_addr);
+        if (rules::match(match, subject(there, *info, flow.at, flow.facts), Purpose::allow) != Truth::yes)
+            return false;
     }
     return true;
 }
 
-int Evaluator::State::covering_entry(const ClassPlan& candidates, const FlowUpdate& flow,
-                                     Timestamp at) const {
-    for (const std::uint32_t index : candidates.allows) {
+int Evaluator::State::covering_entry(const Plan::OfClass& of_class, const Subject& flow) {
+    for (const std::uint32_t index : plan.allows(of_class, flow.flow, flow.place, some_allows)) {
         const AllowEntry& entry = policy->allows[index];
-        if (at >= entry.expires.at || match_flow(entry.match, flow) != Truth::yes) continue;
-        if (flow.key.tunnel != datapath::TUNNEL_NONE && !covers_tunnel(entry.match, flow)) continue;
+        if (flow.at >= entry.expires.at || match(entry.match, flow, Purpose::allow) != Truth::yes) continue;
+        if (flow.flow.key.tunnel != datapath::TUNNEL_NONE && !covers_tunnel(entry.match, flow)) continue;
         return static_cast<int>(index);
     }
     return -1;
 }
 
-std::string Evaluator::State::near_miss(const AllowEntry& entry, const FlowUpdate& flow,
-                                        const ClassInfo& info, Timestamp at) const {
-    const Truth destination = match_class(entry.match, info, Purpose::allow);
-    if (destination == Truth::no) return {};
-    const Truth conditions = match_flow(entry.match, flow);
+std::string Evaluator::State::near_miss(const AllowEntry& entry, const Subject& flow) const {
+    Truth destination = Truth::yes, rest = Truth::yes;
+    for (const Predicate& predicate : entry.match.predicates) {
+        const bool is_destination = selects_destination(predicate.field);
+        Truth& part = is_destination ? destination : rest;
+        part = std::min(part, match(predicate, flow, Purpose::allow));
+    }
     // An entry of which even the destination is unknown came close only if all the rest holds.
-    if (destination == Truth::unknown)
-        return conditions == Truth::yes && at < entry.expires.at
-                   ? entry.id + ": " + why_unknown(entry.match, info)
-                   : std::string();
-    if (conditions != Truth::yes) return entry.id + ": " + why_not(entry.match, flow);
-    if (at >= entry.expires.at) return entry.id + " expired " + entry.expires.text;
-    if (flow.key.tunnel != datapath::TUNNEL_NONE)
-        return entry.id + ": the flow is tunnelled to " + flow.outer_remote.to_string() +
+    if (destination == Truth::no) return {};
+    if (destination == Truth::unknown && (rest != Truth::yes || flow.at >= entry.expires.at)) return {};
+    if (const std::string failed = why_not(entry.match, flow, Purpose::allow); !failed.empty())
+        return entry.id + ": " + failed;
+    if (flow.at >= entry.expires.at) return entry.id + " expired " + entry.expires.text;
+    if (flow.flow.key.tunnel != datapath::TUNNEL_NONE)
+        return entry.id + ": the flow is tunnelled to " + flow.flow.outer_remote.to_string() +
                ", and the entry does not cover both ends";
     return {};
 }
 
-Decision Evaluator::State::decide(const ClassPlan& candidates, const FlowUpdate& flow, const ClassInfo& info,
-                                  Timestamp at) const {
-    const int index = covering_entry(candidates, flow, at);
+Decision Evaluator::State::decide(int index, const Subject& flow) const {
     if (index >= 0) {
         const AllowEntry& entry = policy->allows[static_cast<std::size_t>(index)];
         return {true, entry.id, entry.reason};
@@ -238,7 +187,7 @@ Decision Evaluator::State::decide(const ClassPlan& candidates, const FlowUpdate&
     Decision out;
     std::size_t misses = 0;
     for (const AllowEntry& entry : policy->allows) {
-        const std::string miss = near_miss(entry, flow, info, at);
+        const std::string miss = near_miss(entry, flow);
         if (miss.empty() || ++misses > reasons_max) continue;
         out.reason += (out.reason.empty() ? "" : "; ") + miss;
     }
@@ -247,30 +196,21 @@ Decision Evaluator::State::decide(const ClassPlan& candidates, const FlowUpdate&
     return out;
 }
 
-// `allowed` is looked up once an update: -2 until then.
-bool Evaluator::State::counts(const Rule& rule, const FlowUpdate& flow, const ClassInfo& info, Timestamp at,
-                              int& allowed, const ClassPlan& candidates) const {
-    if (match_flow(rule.when, flow) != Truth::yes) return false;
-    if (rule.when.allowed) {
-        if (allowed == -2) allowed = covering_entry(candidates, flow, at);
-        if ((allowed >= 0) != *rule.when.allowed) return false;
-    }
+bool Evaluator::State::counts(const Rule& rule, const Subject& flow) const {
+    if (match(rule.when, flow, Purpose::rule) != Truth::yes || !can_group(rule.by, flow)) return false;
     return std::ranges::none_of(rule.exceptions, [&](const RuleException& exception) {
-        return at < exception.expires.at &&
-               match_class(exception.match, info, Purpose::allow) == Truth::yes &&
-               match_flow(exception.match, flow) == Truth::yes;
+        return flow.at < exception.expires.at && match(exception.match, flow, Purpose::allow) == Truth::yes;
     });
 }
 
 void Evaluator::State::crossed(std::size_t index, const GroupKey& key, const Windows::Sum& sum,
-                               const FlowUpdate& flow, const ClassInfo& info, const ClassPlan& candidates,
-                               Timestamp at, std::vector<Finding>& out) {
+                               const Subject& flow, int entry, std::vector<Finding>& out) {
     const Rule& rule = policy->rules[index];
     RuleState& state = rules[index];
     // What was reported, or counted as a repeat, is not counted again: the next crossing is new volume.
     state.windows->clear(key);
-    const GroupKey quiet = group_key(rule.suppress_by, flow, info);
-    if (state.suppressions->repeat(quiet, at)) {
+    const GroupKey quiet = group_key(rule.suppress_by, flow, hash);
+    if (state.suppressions->repeat(quiet, flow.at)) {
         ++state.suppressed;
         ++counters.suppressed;
         return;
@@ -283,7 +223,7 @@ void Evaluator::State::crossed(std::size_t index, const GroupKey& key, const Win
     finding.title = rule.title;
     finding.level = rule.level;
     finding.tags = rule.tags;
-    finding.group = group_fields(rule, flow, info);
+    finding.group = group_fields(rule.by, flow);
     finding.measure = rule.measure;
     finding.value = sum.value;
     finding.threshold = rule.at_least;
@@ -291,19 +231,21 @@ void Evaluator::State::crossed(std::size_t index, const GroupKey& key, const Win
     finding.window_start = sum.start;
     finding.window_end = reached;
     finding.flows_in_window = sum.flows;
-    finding.suppressed = state.suppressions->start(quiet, at + rule.suppress_for);
-    finding.flow = flow;
-    finding.info = info;
-    finding.list_names = policy->named_lists(info);
-    finding.decision = decide(candidates, flow, info, at);
-    finding.time = at;
+    finding.suppressed = state.suppressions->start(quiet, flow.at + rule.suppress_for);
+    finding.flow = flow.flow;
+    finding.info = flow.info;
+    finding.list_names = policy->named_lists(flow.info, flow.place);
+    finding.decision = decide(entry, flow);
+    finding.time = flow.at;
     finding.policy_name = policy->name;
     finding.policy_revision = policy->revision;
     out.push_back(std::move(finding));
 }
 
 Evaluator::Evaluator(std::shared_ptr<const Policy> policy, ClassOf class_of)
-    : state_(std::make_unique<State>(std::move(policy), std::move(class_of))) {}
+    : Evaluator(std::move(policy), std::move(class_of), Host{}) {}
+Evaluator::Evaluator(std::shared_ptr<const Policy> policy, ClassOf class_of, Host host)
+    : state_(std::make_unique<State>(std::move(policy), std::move(class_of), std::move(host))) {}
 Evaluator::~Evaluator() = default;
 Evaluator::Evaluator(Evaluator&&) noexcept = default;
 Evaluator& Evaluator::operator=(Evaluator&&) noexcept = default;
@@ -316,28 +258,37 @@ const std::shared_ptr<const Policy>& Evaluator::policy() const noexcept {
     return state_->policy;
 }
 
-void Evaluator::evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
-                         std::vector<Finding>& out) {
+std::uint64_t Evaluator::evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
+                                  std::vector<Finding>& out, const FlowFacts& facts) {
     State& state = *state_;
     ++state.counters.updates;
     state.reached = std::max(state.reached, sane(now));
-    if (update.delta.bytes_out == 0 && update.delta.packets_out == 0) return;
-    const ClassPlan& plan = state.plan(update.key.class_id, info);
-    if (plan.rules.empty()) return;
+    if (update.delta.bytes_out == 0 && update.delta.packets_out == 0) return never;
+    const Plan::OfClass& of_class = state.plan.of_class(update.key.class_id, info);
+    Subject flow = state.subject(update, info, std::min(sane(update.last_seen), state.reached), facts);
+    const auto candidates = state.plan.rules(of_class, update, flow.place, state.some_rules);
+    if (candidates.empty()) return never;
     state.counters.ahead += update.last_seen > state.reached ? 1 : 0;
-    const Timestamp at = std::min(sane(update.last_seen), state.reached);
+    const int entry = state.covering_entry(of_class, flow);
+    flow.allowed = entry >= 0;
     const bool new_flow = update.total.packets_out == update.delta.packets_out;
-    int allowed = -2;
-    for (const std::uint32_t index : plan.rules) {
+    std::uint64_t missing = never;
+    for (const std::uint32_t index : candidates) {
         const Rule& rule = state.policy->rules[index];
         const std::uint64_t amount = amount_of(rule.measure, update.delta);
-        if (amount == 0 || !state.counts(rule, update, info, at, allowed, plan)) continue;
-        const GroupKey key = group_key(rule.by, update, info);
-        const Windows::Sum sum = state.rules[index].windows->add(key, amount, new_flow, at, state.reached);
+        if (amount == 0 || !state.counts(rule, flow)) continue;
+        const GroupKey key = group_key(rule.by, flow, state.hash);
+        const Windows::Sum sum =
+            state.rules[index].windows->add(key, amount, new_flow, flow.at, state.reached);
         state.counters.late += sum.late ? 1 : 0;
         if (!sum.late && sum.value >= rule.at_least)
-            state.crossed(index, key, sum, update, info, plan, at, out);
+            state.crossed(index, key, sum, flow, entry, out);
+        else if (rule.measure == Measure::bytes_out && !sum.late && rule.at_least - sum.value < missing &&
+                 !state.rules[index].suppressions->active(group_key(rule.suppress_by, flow, state.hash),
+                                                          state.reached))
+            missing = rule.at_least - sum.value;
     }
+    return missing;
 }
 
 void Evaluator::advance(Timestamp now, std::vector<Finding>&) {
@@ -349,30 +300,17 @@ void Evaluator::advance(Timestamp now, std::vector<Finding>&) {
     }
 }
 
-Decision Evaluator::decide(const FlowUpdate& update, const ClassInfo& info, Timestamp now) const {
-    return state_->decide(state_->plan(update.key.class_id, info), update, info, now);
+Decision Evaluator::decide(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
+                           const FlowFacts& facts) const {
+    const Subject flow = state_->subject(update, info, now, facts);
+    return state_->decide(state_->covering_entry(state_->plan.of_class(update.key.class_id, info), flow),
+                          flow);
 }
 
-int Evaluator::allowed_by(const FlowUpdate& update, const ClassInfo& info, Timestamp now) const {
-    return state_->covering_entry(state_->plan(update.key.class_id, info), update, now);
-}
-
-std::uint64_t Evaluator::bytes_until_next(const FlowUpdate& update, const ClassInfo& info) const {
-    State& state = *state_;
-    const ClassPlan& plan = state.plan(update.key.class_id, info);
-    const Timestamp at = std::min(sane(update.last_seen), state.reached);
-    std::uint64_t out = never;
-    int allowed = -2;
-    for (const std::uint32_t index : plan.rules) {
-        const Rule& rule = state.policy->rules[index];
-        const State::RuleState& counted = state.rules[index];
-        if (rule.measure != Measure::bytes_out || !state.counts(rule, update, info, at, allowed, plan))
-            continue;
-        if (counted.suppressions->active(group_key(rule.suppress_by, update, info), state.reached)) continue;
-        const std::uint64_t value = counted.windows->value(group_key(rule.by, update, info), state.reached);
-        out = std::min(out, rule.at_least > value ? rule.at_least - value : 1);
-    }
-    return out;
+int Evaluator::allowed_by(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
+                          const FlowFacts& facts) const {
+    return state_->covering_entry(state_->plan.of_class(update.key.class_id, info),
+                                  state_->subject(update, info, now, facts));
 }
 
 EvaluatorCounters Evaluator::counters() const noexcept {
@@ -393,7 +331,8 @@ std::vector<RuleStatus> Evaluator::rule_status() const {
     for (std::size_t i = 0; i < state_->rules.size(); ++i) {
         const State::RuleState& rule = state_->rules[i];
         const Rule& definition = state_->policy->rules[i];
-        out.push_back({definition.id, definition.active, rule.findings, rule.suppressed,
+        const bool by_asn_alone = definition.by == std::vector{Field::asn} && !state_->around.asn_of;
+        out.push_back({definition.id, definition.active && !by_asn_alone, rule.findings, rule.suppressed,
                        rule.evicted_before + rule.windows->evicted(), rule.windows->groups()});
     }
     return out;

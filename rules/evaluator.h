@@ -21,6 +21,7 @@
 #include "classifier/flow_update.h"
 #include "classifier/region/region_spec.h"
 #include "rules/finding.h"
+#include "rules/flow_facts.h"
 #include "rules/policy.h"
 
 namespace egresswatch::rules {
@@ -54,7 +55,15 @@ public:
     // local or home. Without it a tunnelled flow is never allowed.
     using ClassOf = std::function<const ClassInfo*(const Address&)>;
 
+    // Of this host. What is left out is unknown to every rule that asks for it.
+    struct Host {
+        std::string site;
+        std::function<std::uint32_t(const Address&)> asn_of;       // 0: unknown
+        std::function<std::string(std::uint32_t)> interface_name;  // of an ifindex
+    };
+
     explicit Evaluator(std::shared_ptr<const Policy> policy, ClassOf class_of = {});
+    Evaluator(std::shared_ptr<const Policy> policy, ClassOf class_of, Host host);
     ~Evaluator();
     Evaluator(Evaluator&&) noexcept;
     Evaluator& operator=(Evaluator&&) noexcept;
@@ -63,22 +72,23 @@ public:
     void replace_policy(std::shared_ptr<const Policy> policy);
     [[nodiscard]] const std::shared_ptr<const Policy>& policy() const noexcept;
 
-    // Appends to `out`. `now` is the packet time reached (FlowSink); it never goes back.
-    void evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now, std::vector<Finding>& out);
+    static constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
+    // Appends to `out`. `now` is the packet time reached (FlowSink); it never goes back. Answers how many
+    // more bytes out of this flow fill one of its windows: ask for the next update at total.bytes_out + that.
+    // `never` where no unsuppressed byte window counts the flow. Packet windows ask for nothing: they fill at
+    // the next regular update.
+    std::uint64_t evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
+                           std::vector<Finding>& out, const FlowFacts& facts = {});
     // Time passes without traffic: windows that have emptied give their memory back. No rule kind of this
     // version fires without an update; `out` is for those that will.
     void advance(Timestamp now, std::vector<Finding>& out);
 
     // Whether the allow entries cover the flow at packet time `now`, and why not.
-    [[nodiscard]] Decision decide(const FlowUpdate& update, const ClassInfo& info, Timestamp now) const;
+    [[nodiscard]] Decision decide(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
+                                  const FlowFacts& facts = {}) const;
     // The same without the words, for every update: the entry's index in Policy::allows, or -1.
-    [[nodiscard]] int allowed_by(const FlowUpdate& update, const ClassInfo& info, Timestamp now) const;
-
-    static constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
-    // How many more bytes out of this flow fill one of its windows: ask for the next update at
-    // total.bytes_out + that. `never` where no unsuppressed byte window counts the flow. Packet windows ask
-    // for nothing: they fill at the next regular update.
-    [[nodiscard]] std::uint64_t bytes_until_next(const FlowUpdate& update, const ClassInfo& info) const;
+    [[nodiscard]] int allowed_by(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
+                                 const FlowFacts& facts = {}) const;
 
     [[nodiscard]] EvaluatorCounters counters() const noexcept;
     [[nodiscard]] std::vector<RuleStatus> rule_status() const;

@@ -63,6 +63,11 @@ std::optional<ValueError> problem_of(const Value<T>& value) {
 
 // The one place that says which text a form takes.
 std::optional<ValueError> check_scalar(const Key& key, std::string_view text) {
+    if (key.takes_unknown && text == "unknown") return std::nullopt;
+    if (is_pattern(text) && key.takes_pattern) return problem_of(parse_pattern(text));
+    if (is_pattern(text) && key.form != Form::text)
+        return ValueError{"no-pattern", "`" + std::string(key.name) + "` takes no regular expression",
+                          "write the values out"};
     switch (key.form) {
         case Form::text:
         case Form::text_list:
@@ -79,8 +84,6 @@ std::optional<ValueError> check_scalar(const Key& key, std::string_view text) {
         case Form::country:
         case Form::country_list:
             return problem_of(parse_country(text));
-        case Form::country_or_unknown_list:
-            return text == "unknown" ? std::nullopt : problem_of(parse_country(text));
         case Form::date:
             return problem_of(parse_date(text));
         case Form::expiry:
@@ -110,8 +113,26 @@ std::optional<ValueError> check_scalar(const Key& key, std::string_view text) {
             return problem_of(parse_ports(text));
         case Form::protocol_list:
             return problem_of(parse_l4_proto(text));
+        case Form::number_list:
+            return problem_of(parse_whole(text, 0, 0xffffffff));
+        case Form::hash_list:
+            return problem_of(parse_sha256(text));
+        case Form::time_of_day_list:
+            return problem_of(parse_day_span(text));
         case Form::tag_list:
             return problem_of(parse_tag(text));
+        case Form::size_range:
+            return problem_of(parse_size_range(text));
+        case Form::count_range:
+            return problem_of(parse_count_range(text));
+        case Form::duration_range:
+            return problem_of(parse_duration_range(text));
+        case Form::rate_range:
+            return problem_of(parse_rate_range(text));
+        case Form::instant_range:
+            return problem_of(parse_instant_range(text));
+        case Form::zone:
+            return problem_of(parse_zone(text));
         case Form::mapping:
         case Form::mapping_list:
         case Form::named_mappings:

@@ -54,6 +54,7 @@ public:
 
     [[nodiscard]] const Where& where() const noexcept { return where_; }
     [[nodiscard]] const Node& node() const noexcept { return *node_; }
+    [[nodiscard]] const Mapping& mapping() const noexcept { return *mapping_; }
     [[nodiscard]] bool has(std::string_view key) const noexcept;  // written, well formed or not
     // An unknown key that was reported with this one as its hint: that it is missing needs no second error.
     [[nodiscard]] bool misspelt(std::string_view key) const noexcept;

@@ -19,6 +19,13 @@ inline constexpr std::size_t diagnostics_max = 200;      // per load; the rest i
 inline constexpr std::size_t entries_max = 10'000;      // each: rules, allow entries, lists, regions, sites
 inline constexpr std::size_t list_items_max = 100'000;  // values of one list
 inline constexpr std::size_t id_length_max = 64;        // ids and names
+// Lists of prefixes that get classes of the region table, whose CLASSES_MAX is for all combinations with
+// countries; lists beyond are looked up in rules/ alone, and totals per class do not tell them apart.
+inline constexpr std::size_t lists_in_classes_max = 256;
+inline constexpr std::size_t pattern_length_max = 512;        // a regular expression
+inline constexpr std::size_t pattern_memory_max = 256 << 10;  // of one: RE2's max_mem
+inline constexpr std::size_t patterns_max = 1'000;            // of a policy: at most 250 MiB
+inline constexpr std::size_t nesting_max = 8;                 // all, any and not inside each other
 inline constexpr std::size_t text_length_max = 512;  // titles, reasons, owners: a syslog message carries them
 
 // Windows. `over` is cut into this many buckets; a sum covers `over` and at most one bucket more.

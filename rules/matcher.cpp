@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rules/matcher.h"
 
+#include <re2/re2.h>
+
 #include <algorithm>
 
 #include "rules/values.h"
@@ -19,27 +21,116 @@ Truth either(Truth a, Truth b) {
 Truth truth(bool value) {
     return value ? Truth::yes : Truth::no;
 }
-
-bool in_list(const ClassInfo& info, std::uint16_t index) {
-    return std::ranges::binary_search(info.lists, index);
+Truth inverse(Truth value) {
+    return value == Truth::unknown ? value : truth(value == Truth::no);
 }
 
-Truth in_countries(const std::set<Country>& countries, const ClassInfo& info, Purpose purpose) {
-    if (countries.empty() || info.kind == datapath::KIND_LOCAL) return Truth::no;
+template <typename Values, typename Value>
+bool holds(const Values& values, const Value& value) {
+    return std::ranges::find(values, value) != std::ranges::end(values);
+}
+
+bool in_domain(const DomainName& domain, std::string_view name) {
+    if (!domain.below) return name == domain.name;
+    return name.size() > domain.name.size() && name.ends_with(domain.name) &&
+           name[name.size() - domain.name.size() - 1] == '.';
+}
+
+bool full_match(const re2::RE2& pattern, std::string_view text) {
+    return re2::RE2::FullMatch(re2::StringPiece(text.data(), text.size()), pattern);
+}
+
+bool in_patterns(const Predicate& predicate, std::string_view text) {
+    return std::ranges::any_of(predicate.patterns, [&](const auto& p) { return full_match(*p, text); });
+}
+
+// A value that may be missing.
+Truth in_texts(const Predicate& predicate, std::string_view text) {
+    if (text.empty()) return predicate.unknown ? Truth::yes : Truth::unknown;
+    return truth(holds(predicate.texts, text) || in_patterns(predicate, text));
+}
+
+Truth in_numbers(const Predicate& predicate, std::optional<std::uint32_t> number) {
+    if (!number) return predicate.unknown ? Truth::yes : Truth::unknown;
+    return truth(holds(predicate.numbers, *number));
+}
+
+bool in_ranges(const Predicate& predicate, std::uint64_t value) {
+    const auto limited =
+        static_cast<std::int64_t>(std::min<std::uint64_t>(value, std::numeric_limits<std::int64_t>::max()));
+    return std::ranges::any_of(predicate.ranges,
+                               [&](const Range& r) { return r.min <= limited && limited <= r.max; });
+}
+
+// Calls visit(name) for the names that count; false where there is none.
+template <typename Visit>
+bool each_name(Field field, const FlowFacts& facts, Purpose purpose, Visit visit) {
+    bool any = false;
+    const auto one = [&](std::string_view name) {
+        if (name.empty()) return;
+        any = true;
+        visit(name);
+    };
+    const bool all = field == Field::domain;
+    if (all || field == Field::dns)
+        for (const std::string_view name : facts.dns) one(name);
+    if (all && purpose == Purpose::allow) return any;
+    if (all || field == Field::sni) one(facts.sni);
+    if (all || field == Field::http_host) one(facts.http_host);
+    return any;
+}
+
+Truth in_names(const Predicate& predicate, const FlowFacts& facts, Purpose purpose) {
+    bool found = false;
+    const bool any = each_name(predicate.field, facts, purpose, [&](std::string_view name) {
+        found |= std::ranges::any_of(predicate.domains, [&](const auto& d) { return in_domain(d, name); }) ||
+                 in_patterns(predicate, name);
+    });
+    if (!any) return predicate.unknown ? Truth::yes : Truth::unknown;
+    return truth(found);
+}
+
+template <typename Countries>
+Truth in_countries(const Countries& countries, const ClassInfo& info, Purpose purpose) {
+    if (std::ranges::empty(countries) || info.kind == datapath::KIND_LOCAL) return Truth::no;
     if (info.country.empty()) return Truth::unknown;
-    if (!countries.contains(info.country)) return Truth::no;
+    if (!holds(countries, info.country)) return Truth::no;
     return info.disputed && purpose == Purpose::allow ? Truth::unknown : Truth::yes;
 }
 
-Truth in_set(const NamedSet& set, const ClassInfo& info, Purpose purpose) {
-    if (set.prefixes && in_list(info, *set.prefixes)) return Truth::yes;
-    return either(in_countries(set.countries, info, purpose), set.has_unknown ? Truth::unknown : Truth::no);
+Truth country_matches(const Predicate& predicate, const ClassInfo& info, Purpose purpose) {
+    const bool unknown = info.country.empty() && info.kind != datapath::KIND_LOCAL;
+    return either(truth(predicate.unknown && unknown), in_countries(predicate.countries, info, purpose));
 }
 
-Truth in_any(const std::vector<NamedSet>& sets, const ClassInfo& info, Purpose purpose) {
-    Truth out = Truth::no;
-    for (const NamedSet& set : sets) out = either(out, in_set(set, info, purpose));
+// By the class alone.
+Truth in_set_by_class(const NamedSet& set, const ClassInfo& info, Purpose purpose) {
+    if (set.prefixes.list && std::ranges::binary_search(info.lists, *set.prefixes.list)) return Truth::yes;
+    return in_countries(set.countries, info, purpose);
+}
+
+Truth in_set(const NamedSet& set, const Subject& subject, Purpose purpose) {
+    Truth out = in_set_by_class(set, subject.info, purpose);
+    if (out == Truth::yes) return out;
+    if (set.prefixes.place_set && subject.prefixes.contains(subject.place, *set.prefixes.place_set))
+        return Truth::yes;
+    if (!set.asns.empty()) {
+        const std::uint32_t asn = subject.asn();
+        out = either(out, asn == 0 ? Truth::unknown : truth(holds(set.asns, asn)));
+    }
+    if (!set.domains.empty()) {
+        bool found = false;
+        const bool any = each_name(Field::domain, subject.facts, purpose, [&](std::string_view name) {
+            found |= std::ranges::any_of(set.domains, [&](const auto& d) { return in_domain(d, name); });
+        });
+        out = either(out, any ? truth(found) : Truth::unknown);
+    }
     return out;
+}
+
+Truth in_class(const Predicate& predicate, const ClassInfo& info) {
+    return truth((predicate.bits >> info.kind & 1) != 0 ||
+                 (info.kind == datapath::KIND_LOCAL && (predicate.bits >> (8 + info.local) & 1) != 0));
 }
 
 bool has_ports(std::uint8_t l4_proto) {
@@ -47,10 +138,11 @@ bool has_ports(std::uint8_t l4_proto) {
 }
 
 // Port 0 is what a fragment without a transport header counts to: its port is not known.
-Truth in_ports(const std::vector<PortRange>& ranges, std::uint16_t port, std::uint8_t l4_proto) {
+Truth in_ports(const Predicate& predicate, std::uint16_t port, std::uint8_t l4_proto) {
     if (!has_ports(l4_proto)) return Truth::no;
+    if (port == 0 && predicate.unknown) return Truth::yes;
     Truth out = Truth::no;
-    for (const PortRange& range : ranges) {
+    for (const PortRange& range : predicate.ports) {
         if (range.l4_proto != 0 && range.l4_proto != l4_proto) continue;
         if (port == 0) return Truth::unknown;
         if (range.first <= port && port <= range.last) out = Truth::yes;
@@ -58,69 +150,257 @@ Truth in_ports(const std::vector<PortRange>& ranges, std::uint16_t port, std::ui
     return out;
 }
 
+std::uint64_t lasting(const FlowUpdate& flow) {  // nanoseconds
+    return flow.last_seen > flow.first_seen
+               ? static_cast<std::uint64_t>(flow.last_seen.time_since_epoch().count()) -
+                     static_cast<std::uint64_t>(flow.first_seen.time_since_epoch().count())
+               : 0;
+}
+
+std::uint64_t rate(std::uint64_t bytes, const FlowUpdate& flow) {
+    constexpr double second = 1e9;
+    return static_cast<std::uint64_t>(static_cast<double>(bytes) * second /
+                                      std::max(static_cast<double>(lasting(flow)), second));
+}
+
+bool in_spans(const Predicate& predicate, std::uint16_t minute) {
+    return std::ranges::any_of(predicate.spans, [&](const DaySpan& span) {
+        return span.from < span.to ? span.from <= minute && minute < span.to
+                                   : span.from <= minute || minute < span.to;
+    });
+}
+
+Truth match_amount(const Predicate& predicate, const FlowUpdate& flow) {
+    switch (predicate.field) {
+        case Field::bytes_out:
+            return truth(in_ranges(predicate, flow.total.bytes_out));
+        case Field::bytes_in:
+            return truth(in_ranges(predicate, flow.total.bytes_in));
+        case Field::packets_out:
+            return truth(in_ranges(predicate, flow.total.packets_out));
+        case Field::packets_in:
+            return truth(in_ranges(predicate, flow.total.packets_in));
+        case Field::duration:
+            return truth(in_ranges(predicate, lasting(flow) / 1'000'000'000));
+        case Field::rate_out:
+            return truth(in_ranges(predicate, rate(flow.total.bytes_out, flow)));
+        case Field::rate_in:
+            return truth(in_ranges(predicate, rate(flow.total.bytes_in, flow)));
+        case Field::first_seen: {
+            const std::int64_t began = flow.first_seen.time_since_epoch().count();
+            return truth(std::ranges::any_of(
+                predicate.ranges, [&](const Range& r) { return r.min <= began && began <= r.max; }));
+        }
+        default:
+            return Truth::unknown;
+    }
+}
+
+Truth match_process(const Predicate& predicate, const FlowFacts& facts) {
+    switch (predicate.field) {
+        case Field::executable:
+            return in_texts(predicate, facts.executable);
+        case Field::sha256:
+            return in_texts(predicate, facts.sha256);
+        case Field::user:
+            return in_texts(predicate, facts.user);
+        case Field::uid:
+            return in_numbers(predicate, facts.uid);
+        case Field::cgroup:
+            return in_texts(predicate, facts.cgroup);
+        case Field::unit:
+            return in_texts(predicate, facts.unit);
+        case Field::container:
+            return in_texts(predicate, facts.container);
+        case Field::app:
+            return in_texts(predicate, facts.app);
+        default:
+            return Truth::unknown;
+    }
+}
+
+// Exactly what the class or the site decides; unset for every other field.
+std::optional<Truth> match_by_class(const Predicate& predicate, const ClassInfo& info,
+                                    const std::string& site, Purpose purpose) {
+    switch (predicate.field) {
+        case Field::site:
+            return in_texts(predicate, site);
+        case Field::address_class:
+            return in_class(predicate, info);
+        case Field::country:
+            return country_matches(predicate, info, purpose);
+        case Field::disputed:
+            return truth((predicate.bits >> (info.disputed ? 1 : 0) & 1) != 0);
+        default:
+            return std::nullopt;
+    }
+}
+
+// Over what a class leaves open, the best that can come of it and the worst.
+struct Bounds {
+    Truth worst, best;
+};
+
+Bounds bounds_of(const Predicate& predicate, const ClassInfo& info, const std::string& site,
+                 Purpose purpose) {
+    if (const auto exact = match_by_class(predicate, info, site, purpose)) return {*exact, *exact};
+    if (predicate.field != Field::region && predicate.field != Field::list) return {Truth::no, Truth::yes};
+    Truth worst = predicate.field == Field::region ? in_class(predicate, info) : Truth::no;
+    bool open = false;
+    for (const NamedSet& set : predicate.sets) {
+        worst = either(worst, in_set_by_class(set, info, purpose));
+        open |= set.prefixes.place_set || !set.asns.empty() || !set.domains.empty();
+    }
+    return {worst, open ? Truth::yes : worst};
+}
+
+Bounds bounds_of(const Condition& condition, const ClassInfo& info, const std::string& site,
+                 Purpose purpose) {
+    Bounds out{Truth::yes, Truth::yes};
+    const auto add = [&](Bounds part) { out = {both(out.worst, part.worst), both(out.best, part.best)}; };
+    for (const Predicate& predicate : condition.predicates) add(bounds_of(predicate, info, site, purpose));
+    for (const Condition& part : condition.all) add(bounds_of(part, info, site, purpose));
+    for (const Condition& part : condition.none) {
+        const Bounds inner = bounds_of(part, info, site, purpose);
+        add({inverse(inner.best), inverse(inner.worst)});
+    }
+    if (condition.any.empty()) return out;
+    Bounds any{Truth::no, Truth::no};
+    for (const Condition& part : condition.any) {
+        const Bounds inner = bounds_of(part, info, site, purpose);
+        any = {either(any.worst, inner.worst), either(any.best, inner.best)};
+    }
+    add(any);
+    return out;
+}
+
+Truth match_from(const Condition& condition, std::size_t first, const Subject& subject, Purpose purpose) {
+    Truth out = Truth::yes;
+    for (std::size_t i = first; i < condition.predicates.size(); ++i) {
+        out = both(out, match(condition.predicates[i], subject, purpose));
+        if (out == Truth::no) return out;
+    }
+    for (const Condition& part : condition.all) out = both(out, match(part, subject, purpose));
+    for (const Condition& part : condition.none) out = both(out, inverse(match(part, subject, purpose)));
+    if (condition.any.empty() || out == Truth::no) return out;
+    Truth any = Truth::no;
+    for (const Condition& part : condition.any) any = either(any, match(part, subject, purpose));
+    return both(out, any);
+}
+
+}  // namespace
+
+Truth match(const Predicate& predicate, const Subject& subject, Purpose purpose) {
+    if (const auto exact = match_by_class(predicate, subject.info, subject.site(), purpose)) return *exact;
+    const FlowUpdate& flow = subject.flow;
+    switch (predicate.field) {
+        case Field::region:
+        case Field::list: {
+            Truth out = predicate.field == Field::region ? in_class(predicate, subject.info) : Truth::no;
+            for (const NamedSet& set : predicate.sets) out = either(out, in_set(set, subject, purpose));
+            return out;
+        }
+        case Field::remote:
+            return truth(subject.prefixes.contains(subject.place, *predicate.prefixes.place_set));
+        case Field::port:
+            return in_ports(predicate, flow.remote_port(), flow.key.l4_proto);
+        case Field::local_port:
+            return in_ports(predicate, flow.local_port(), flow.key.l4_proto);
+        case Field::l4_proto:
+            return in_numbers(predicate, flow.key.l4_proto);
+        case Field::initiator:
+            if (flow.initiator == datapath::INITIATOR_UNKNOWN)
+                return predicate.unknown ? Truth::yes : Truth::unknown;
+            return truth((predicate.bits >> flow.initiator & 1) != 0);
+        case Field::tunnel:
+            return truth((predicate.bits >> flow.key.tunnel & 1) != 0);
+        case Field::allowed:
+            return truth((predicate.bits >> (subject.allowed ? 1 : 0) & 1) != 0);
+        case Field::interface:
+            return in_texts(predicate, subject.interface());
+        case Field::asn:
+            return in_numbers(predicate, subject.asn() == 0 ? std::nullopt : std::optional(subject.asn()));
+        case Field::domain:
+        case Field::dns:
+        case Field::sni:
+        case Field::http_host:
+            return in_names(predicate, subject.facts, purpose);
+        case Field::time_of_day:
+            return truth(in_spans(predicate, subject.moment().minute));
+        case Field::weekday:
+            return truth((predicate.bits >> subject.moment().weekday & 1) != 0);
+        default:
+            return field_info(predicate.field).source == Source::given
+                       ? match_amount(predicate, flow)
+                       : match_process(predicate, subject.facts);
+    }
+}
+
+Truth match(const Condition& condition, const Subject& subject, Purpose purpose) {
+    return match_from(condition, 0, subject, purpose);
+}
+
+Truth match_flow(const Condition& condition, const Subject& subject, Purpose purpose) {
+    return match_from(condition, condition.flow_from, subject, purpose);
+}
+
+bool possible(const Condition& condition, const ClassInfo& info, const std::string& site, Purpose purpose) {
+    return bounds_of(condition, info, site, purpose).best == Truth::yes;
+}
+
+namespace {
+
 std::string port_text(std::uint16_t port, std::uint8_t l4_proto) {
     if (!has_ports(l4_proto)) return "protocol " + l4_proto_name(l4_proto) + " has no port and";
     if (port == 0) return "the port of a fragment is unknown and";
     return "port " + std::to_string(port) + "/" + l4_proto_name(l4_proto);
 }
 
+std::string why_not_initiator(const Predicate& predicate, const FlowUpdate& flow) {
+    const bool wants_local = (predicate.bits >> datapath::INITIATOR_LOCAL & 1) != 0;
+    return (flow.initiator == datapath::INITIATOR_UNKNOWN  ? std::string("who connected is unknown")
+            : flow.initiator == datapath::INITIATOR_REMOTE ? std::string("the remote end connected")
+                                                           : std::string("this host connected")) +
+           ", and it covers only where " + (wants_local ? "this host connects" : "the remote end connects");
+}
+
+std::string why_not(const Predicate& predicate, Truth answer, const Subject& subject) {
+    const FlowUpdate& flow = subject.flow;
+    const ClassInfo& info = subject.info;
+    const std::string name(field_info(predicate.field).name);
+    switch (predicate.field) {
+        case Field::port:
+            return port_text(flow.remote_port(), flow.key.l4_proto) + " is not in " + predicate.text;
+        case Field::initiator:
+            return why_not_initiator(predicate, flow);
+        case Field::country:
+        case Field::region:
+        case Field::list:
+            if (answer != Truth::unknown) break;
+            if (info.country.empty()) return "the country is unknown";
+            if (info.disputed) return "the geo sources disagree about country " + info.country;
+            return name + " has values that are unknown of this flow";
+        case Field::remote:
+            return "address " + flow.remote().to_string() + " is not in " + shown(predicate.text);
+        default:
+            break;
+    }
+    if (answer == Truth::unknown) return name + " of this flow is unknown";
+    return name + " is not " + shown(predicate.text);
+}
+
 }  // namespace
 
-Truth match_class(const Match& match, const ClassInfo& info, Purpose purpose) noexcept {
-    Truth out = match.unknown_fields.empty() ? Truth::yes : Truth::unknown;
-    if (match.kinds != 0 || !match.regions.empty())
-        out = both(out,
-                   either(truth((match.kinds >> info.kind & 1) != 0), in_any(match.regions, info, purpose)));
-    if (!match.countries.empty() || match.country_unknown) {
-        const bool unknown = info.country.empty() && info.kind != datapath::KIND_LOCAL;
-        out = both(out, either(truth(match.country_unknown && unknown),
-                               in_countries(match.countries, info, purpose)));
-    }
-    if (!match.lists.empty()) out = both(out, in_any(match.lists, info, purpose));
-    if (match.prefixes) out = both(out, truth(in_list(info, *match.prefixes)));
-    return out;
-}
-
-Truth match_flow(const Match& match, const FlowUpdate& flow) noexcept {
-    Truth out = Truth::yes;
-    if (match.initiator)
-        out = both(out, flow.initiator == datapath::INITIATOR_UNKNOWN
-                            ? Truth::unknown
-                            : truth(flow.initiator == *match.initiator));
-    if (!match.l4_protos.empty())
-        out =
-            both(out, truth(std::ranges::find(match.l4_protos, flow.key.l4_proto) != match.l4_protos.end()));
-    if (!match.ports.empty()) out = both(out, in_ports(match.ports, flow.remote_port(), flow.key.l4_proto));
-    if (!match.local_ports.empty())
-        out = both(out, in_ports(match.local_ports, flow.local_port(), flow.key.l4_proto));
-    if (match.tunnels != 0) out = both(out, truth((match.tunnels >> flow.key.tunnel & 1) != 0));
-    return out;
-}
-
-std::string why_not(const Match& match, const FlowUpdate& flow) {
-    if (!match.ports.empty() && in_ports(match.ports, flow.remote_port(), flow.key.l4_proto) != Truth::yes)
-        return port_text(flow.remote_port(), flow.key.l4_proto) + " is not in " + match.port_text;
-    if (match.initiator && flow.initiator != *match.initiator) {
-        const std::string wanted =
-            *match.initiator == datapath::INITIATOR_LOCAL ? "this host connects" : "the remote end connects";
-        return (flow.initiator == datapath::INITIATOR_UNKNOWN  ? "who connected is unknown"
-                : flow.initiator == datapath::INITIATOR_REMOTE ? std::string("the remote end connected")
-                                                               : std::string("this host connected")) +
-               std::string(", and it covers only where ") + wanted;
-    }
-    return "the flow is not selected";
-}
-
-std::string why_unknown(const Match& match, const ClassInfo& info) {
-    if (!match.unknown_fields.empty()) {
-        std::string out;
-        for (const std::string& field : match.unknown_fields) out += (out.empty() ? "" : ", ") + field;
-        return out + (match.unknown_fields.size() == 1 ? " of this flow is" : " of this flow are") +
-               " unknown";
-    }
-    if (info.country.empty()) return "the country is unknown";
-    if (info.disputed) return "the geo sources disagree about country " + info.country;
-    return "a list has values that are unknown in this version";
+std::string why_not(const Condition& condition, const Subject& subject, Purpose purpose) {
+    // A plain no says more than what is not known.
+    for (const Truth wanted : {Truth::no, Truth::unknown})
+        for (const Predicate& predicate : condition.predicates)
+            if (const Truth answer = match(predicate, subject, purpose); answer == wanted)
+                return why_not(predicate, answer, subject);
+    for (const Condition& part : condition.all)
+        if (match(part, subject, purpose) != Truth::yes) return why_not(part, subject, purpose);
+    if (match(condition, subject, purpose) == Truth::yes) return {};
+    return condition.any.empty() ? "what `not` excludes holds, or is unknown" : "nothing under `any` holds";
 }
 
 }  // namespace egresswatch::rules

@@ -119,11 +119,14 @@ const Site* Policy::find_site(std::string_view site_name) const noexcept {
     return found == sites.end() ? nullptr : &*found;
 }
 
-std::vector<std::string> Policy::named_lists(const ClassInfo& info) const {
+std::vector<std::string> Policy::named_lists(const ClassInfo& info, PrefixIndex::Place place) const {
     std::vector<std::string> out;
     for (const std::uint16_t index : info.lists)
         if (index < list_is_named_.size() && list_is_named_[index] != 0)
             out.push_back(region_spec_.list_names[index]);
+    prefix_index_.each_set(place, [&](std::uint32_t set) {
+        if (!place_set_names_[set].empty()) out.push_back(place_set_names_[set]);
+    });
     return out;
 }
 
@@ -158,6 +161,11 @@ Compiled<LoadedPolicy> load_policy(const fs::path& path) {
 Compiled<LoadedPolicy> compile_policy(std::span<const SourceFile> files) {
     Problems problems;
     return compile(files, problems);
+}
+
+std::vector<Diagnostic> data_warnings(const Policy& policy, bool has_asn_data) {
+    if (has_asn_data || !policy.asks_for_asn()) return {};
+    return {*policy.asks_for_asn()};
 }
 
 std::vector<Diagnostic> expiry_warnings(const Policy& policy, Timestamp now) {

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -22,7 +23,13 @@
 #include "classifier/flow_update.h"
 #include "classifier/region/region_spec.h"
 #include "rules/diagnostics.h"
+#include "rules/field_table.h"
 #include "rules/finding.h"
+#include "rules/prefix_index.h"
+
+namespace re2 {
+class RE2;
+}
 
 namespace egresswatch::rules {
 
@@ -36,33 +43,68 @@ struct PortRange {
     std::uint8_t l4_proto = 0;
 };
 
+// Both ends inside.
+struct Range {
+    std::int64_t min = std::numeric_limits<std::int64_t>::min();
+    std::int64_t max = std::numeric_limits<std::int64_t>::max();
+};
+
+struct DaySpan {  // minutes of the day; `to` is not in it; to < from: over midnight
+    std::uint16_t from = 0;
+    std::uint16_t to = 0;
+};
+
+struct DomainName {
+    std::string name;    // small letters, without "*."
+    bool below = false;  // *.name: every name below it and not itself
+    bool operator==(const DomainName&) const = default;
+};
+
+// A set of prefixes: a list of the region table, which the class of an address names, or one of
+// prefix_index().
+struct PrefixSet {
+    std::optional<std::uint16_t> list;  // index into RegionSpec::list_names
+    std::optional<std::uint32_t> place_set;
+};
+
 struct NamedSet {  // a value of `list:` or of `region:` that is a name
     std::string name{};
     std::set<Country> countries;
-    std::optional<std::uint16_t> prefixes;  // index into RegionSpec::list_names; none: it holds no CIDRs
-    bool has_unknown = false;  // it also holds values whose source this version does not have (ASN, domain)
+    PrefixSet prefixes;  // neither: it holds no CIDRs
+    std::vector<std::uint32_t> asns;
+    std::vector<DomainName> domains;
+    std::vector<std::string> executables;
 };
 
-// A selection over flow fields: all members that are set must hold. Within one member any value is enough.
-struct Match {
-    // Decided by the destination class alone: evaluated once a class, not once an update.
-    std::uint8_t kinds = 0;         // bit 1 << region_kind; 0 and no region_names: any
-    std::vector<NamedSet> regions;  // named regions; beside `kinds`, either is enough
-    std::set<Country> countries;    // with country_unknown; both empty: any
-    bool country_unknown = false;
-    std::vector<NamedSet> lists;
-    std::optional<std::uint16_t> prefixes;  // CIDRs written in place: index into RegionSpec::list_names
-    // Decided by the flow.
-    std::optional<bool> allowed;
-    std::optional<datapath::initiator> initiator;
-    std::vector<std::uint8_t> l4_protos;
-    std::vector<PortRange> ports;  // remote
-    std::vector<PortRange> local_ports;
-    std::uint16_t tunnels = 0;  // bit 1 << tunnel_kind; 0: any
-    // Names of the fields it asks for whose source this version does not have: each is unknown.
+// What one key of a selection asks for: any of its values is enough. Only the members that its field uses are
+// set.
+struct Predicate {
+    Field field{};
+    bool unknown = false;    // `unknown` is one of the values
+    std::uint32_t bits = 0;  // 1 << region_kind, local_kind + 8, tunnel_kind, initiator, weekday; 1: true
+    std::vector<NamedSet> sets;
+    std::vector<Country> countries;
+    PrefixSet prefixes;
+    std::vector<Prefix> cidrs;  // of `prefixes`, where they are written in place
+    std::vector<PortRange> ports;
+    std::vector<std::uint32_t> numbers;  // protocols, AS numbers, user ids
+    std::vector<std::string> texts;
+    std::vector<DomainName> domains;
+    std::vector<std::shared_ptr<const re2::RE2>> patterns;
+    std::vector<Range> ranges;
+    std::vector<DaySpan> spans;
+    std::string text;  // the values as written, for explanations and for comparing
+};
+
+// All predicates must hold, all of `all`, one of `any` if there are any, none of `none`.
+struct Condition {
+    std::vector<Predicate> predicates;  // those that the class of the address decides come first
+    std::size_t flow_from = 0;          // index of the first that it does not
+    std::vector<Condition> all, any, none;
+    // Fields that it asks for whose source this version does not have, with that it cannot hold.
     std::vector<std::string> unknown_fields;
 
-    std::string cidr_text, port_text, local_port_text;  // as written, for explanations
+    [[nodiscard]] const Predicate* find(Field field) const noexcept;  // of its own predicates
 };
 
 struct Ceiling {
@@ -79,17 +121,15 @@ struct Expiry {
 
 struct AllowEntry {
     std::string id;
-    Match match;  // of `to`, `from` and `direction`
+    Condition match;  // of `to`, `from`, `when` and `direction`
     std::optional<Ceiling> ceiling;
     std::string owner, reason, ticket, legal_basis;
     Expiry expires;
     SourceSpan place;
 };
 
-enum class GroupBy : std::uint8_t { remote, remote_prefix, country, unknown_field };
-
 struct RuleException {
-    Match match;
+    Condition match;
     std::string owner, ticket, reason;
     Expiry expires;
 };
@@ -99,16 +139,15 @@ struct Rule {
     std::uint32_t revision = 1;
     Level level = Level::low;
     std::vector<std::string> tags;
-    Match when;
+    Condition when;
     Measure measure = Measure::bytes_out;
     std::chrono::seconds over{};
-    std::vector<GroupBy> by;              // without fields of unknown source
-    std::vector<std::string> by_unknown;  // those
+    std::vector<Field> by;
     std::uint64_t at_least = 0;
     std::chrono::seconds suppress_for{};  // default: `over`
-    std::vector<GroupBy> suppress_by;     // default: `by`
+    std::vector<Field> suppress_by;       // default: `by`
     std::vector<RuleException> exceptions;
-    bool active = true;  // false: it asks for what this version cannot know, and so can never fire
+    bool active = true;  // false: it asks for what this version does not know, and so cannot fire
     // Equal for two rules that count the same things in the same windows: when, window, suppress, exceptions.
     std::string definition;
     SourceSpan place;
@@ -117,6 +156,7 @@ struct Rule {
 struct Site {
     std::string name, title;
     Country country;
+    std::string timezone;  // empty: UTC
     std::optional<double> latitude, longitude;
 };
 
@@ -124,7 +164,7 @@ struct Region {
     std::string name;
     std::set<Country> countries;  // groups resolved at `as_of`
     std::vector<Prefix> prefixes;
-    bool has_asns = false;
+    std::vector<std::uint32_t> asns;
 };
 
 class Policy {
@@ -139,18 +179,26 @@ public:
     std::vector<Rule> rules;
     std::vector<std::string> files;  // in the order in which they were read
 
-    // What the region table has to be compiled from; list indices of Match are indices into it.
+    // What the region table has to be compiled from; PrefixSet::list is an index into it.
     [[nodiscard]] const RegionSpec& region_spec() const noexcept { return region_spec_; }
     // SHA-256, lower-case hex, over the files' names and contents in order.
     [[nodiscard]] const std::string& content_hash() const noexcept { return content_hash_; }
     [[nodiscard]] const Site* find_site(std::string_view site_name) const noexcept;
-    // Of a class's lists, the names that the policy's author gave: not the CIDRs written in place.
-    [[nodiscard]] std::vector<std::string> named_lists(const ClassInfo& info) const;
+    // The sets of prefixes that are not in the region table.
+    [[nodiscard]] const PrefixIndex& prefix_index() const noexcept { return prefix_index_; }
+    // The named lists that contain an address: of the class, and of the place in prefix_index().
+    [[nodiscard]] std::vector<std::string> named_lists(const ClassInfo& info, PrefixIndex::Place place) const;
+
+    // The first place that asks for an AS number: without AS data it is unknown.
+    [[nodiscard]] const std::optional<Diagnostic>& asks_for_asn() const noexcept { return asks_for_asn_; }
 
 private:
     friend class PolicyBuilder;
     RegionSpec region_spec_;
     std::vector<std::uint8_t> list_is_named_;  // index as in region_spec_.list_names
+    PrefixIndex prefix_index_;
+    std::optional<Diagnostic> asks_for_asn_;
+    std::vector<std::string> place_set_names_;  // index: set of prefix_index_; empty: written in place
     std::string content_hash_;
 };
 
@@ -169,6 +217,8 @@ struct SourceFile {
 // The same from memory, files in the order given.
 [[nodiscard]] Compiled<LoadedPolicy> compile_policy(std::span<const SourceFile> files);
 
+// What only the loaded data can tell: values that stay unknown without them.
+[[nodiscard]] std::vector<Diagnostic> data_warnings(const Policy& policy, bool has_asn_data);
 // What only a date can tell: entries that have expired by `now`, or will within limits::expiry_notice.
 [[nodiscard]] std::vector<Diagnostic> expiry_warnings(const Policy& policy, Timestamp now);
 

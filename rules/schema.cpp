@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 
+#include "rules/field_rows.h"
+
 namespace egresswatch::rules {
 
 namespace schema {
@@ -20,12 +22,15 @@ constexpr std::array<std::string_view, 2> unknown_words{"outside", "home"};
 constexpr std::array<std::string_view, 5> group_words{"EU", "EEA", "EFTA", "EU-ADEQUACY",
                                                       "EU-ADEQUACY-PARTIAL"};
 constexpr std::array<std::string_view, 3> direction_words{"any", "out", "in"};
-constexpr std::array<std::string_view, 2> initiator_words{"local", "remote"};
 constexpr std::array<std::string_view, 2> sum_words{"bytes_out", "packets_out"};
-constexpr std::array<std::string_view, 10> tunnel_words{"none",   "any",   "ipip",   "6in4", "gre",
-                                                        "erspan", "vxlan", "geneve", "gtpu", "teredo"};
-constexpr std::array<std::string_view, 8> by_words{"remote",     "remote_prefix", "country", "asn",
-                                                   "executable", "user",          "unit",    "container"};
+// The words of `by`: every field that groups.
+constexpr auto by_words = [] {
+    std::array<std::string_view, rows::count_of(USE_GROUP)> out{};
+    std::size_t next = 0;
+    for (const FieldInfo& field : rows::fields)
+        if ((field.uses & USE_GROUP) != 0) out[next++] = field.name;
+    return out;
+}();
 
 constexpr std::array<Key, 11> policy_keys{{
     {"policy", word, required, "The language of this file. The first key of every file.", language_words},
@@ -53,9 +58,11 @@ constexpr std::array<Key, 1> rules_key{{
     {"rules", mapping_list, optional, "What is suspicious.", {}, &rule},
 }};
 
-constexpr std::array<Key, 4> site_keys{{
+constexpr std::array<Key, 5> site_keys{{
     {"title", text, optional, "The site as people call it."},
     {"country", country, required, "Where it stands."},
+    {"timezone", zone, optional,
+     "Its time zone, as in Europe/Dublin, for `time_of_day` and `weekday`. Default: UTC."},
     {"latitude", decimal, optional, "Degrees north, -90 to 90."},
     {"longitude", decimal, optional, "Degrees east, -180 to 180."},
 }};
@@ -64,25 +71,26 @@ constexpr std::array<Key, 5> region_keys{{
     {"as_of", date, optional, "The day whose membership of the groups counts. Required with groups."},
     {"countries", country_list, optional, "Further countries."},
     {"cidr", cidr_list, optional, "Prefixes that belong to the region, whatever the geo data says."},
-    {"asn", asn_list, optional, "AS numbers that belong to the region.", {}, nullptr, true},
+    {"asn", asn_list, optional, "AS numbers that belong to the region.", {}, nullptr, Source::asn_data},
 }};
 constexpr std::array<Key, 5> list_keys{{
     {"cidr", cidr_list, optional, "Prefixes."},
     {"country", country_list, optional, "Countries."},
-    {"asn", asn_list, optional, "AS numbers.", {}, nullptr, true},
+    {"asn", asn_list, optional, "AS numbers.", {}, nullptr, Source::asn_data},
     {"domain",
      domain_list,
      optional,
      "Names; *.example.org is every name below example.org and not example.org itself.",
      {},
      nullptr,
-     true},
-    {"executable", path_list, optional, "Executables; for `from` only.", {}, nullptr, true},
+     Source::names},
+    {"executable", path_list, optional, "Executables; for `from` only.", {}, nullptr, Source::process},
 }};
-constexpr std::array<Key, 10> allow_keys{{
+constexpr std::array<Key, 11> allow_keys{{
     {"id", id, required, "Name of the entry, in findings and records."},
     {"to", mapping, required, "Where to.", {}, &to},
     {"from", mapping, optional, "Which sender.", {}, &from},
+    {"when", mapping, optional, "What else must hold, by the keys of `match`.", {}, &match},
     {"direction", word, optional, "Who connects: out (this host), in (the remote end), any. Default: any.",
      direction_words},
     {"ceiling", mapping, optional, "How much may leave in a period.", {}, &ceiling},
@@ -95,20 +103,30 @@ constexpr std::array<Key, 10> allow_keys{{
 }};
 constexpr std::array<Key, 7> to_keys{{
     {"cidr", cidr_list, optional, "Remote prefixes."},
-    {"list", id_list, optional, "Lists of prefixes and countries."},
+    {"list", id_list, optional, "Lists of destinations."},
     {"country", country_list, optional,
      "Countries of the remote address. Not where the geo sources disagree about it."},
     {"region", id_list, optional, "Named regions."},
     {"port", port_list, optional, "Remote ports, as in 443/tcp or 8000-8100/tcp; without a protocol any."},
-    {"asn", asn_list, optional, "AS numbers of the remote address.", {}, nullptr, true},
-    {"domain", domain_list, optional, "Names under which the remote end was reached.", {}, nullptr, true},
+    {"asn", asn_list, optional, "AS numbers of the remote address.", {}, nullptr, Source::asn_data},
+    {"domain",
+     domain_list,
+     optional,
+     "Names that a DNS answer gave the remote address. What the sender itself says, in TLS or HTTP, opens "
+     "nothing.",
+     {},
+     nullptr,
+     Source::names},
 }};
-constexpr std::array<Key, 5> from_keys{{
-    {"list", id_list, optional, "Lists of executables.", {}, nullptr, true},
-    {"executable", path_list, optional, "Executables.", {}, nullptr, true},
-    {"user", text_list, optional, "Users.", {}, nullptr, true},
-    {"unit", text_list, optional, "Systemd units.", {}, nullptr, true},
-    {"container", text_list, optional, "Container ids.", {}, nullptr, true},
+constexpr std::array<Key, 8> from_keys{{
+    {"list", id_list, optional, "Lists of executables.", {}, nullptr, Source::process},
+    {"executable", path_list, optional, "Executables.", {}, nullptr, Source::process, false, true},
+    {"sha256", hash_list, optional, "SHA-256 of the executable.", {}, nullptr, Source::process},
+    {"user", text_list, optional, "Users.", {}, nullptr, Source::process, false, true},
+    {"uid", number_list, optional, "User ids.", {}, nullptr, Source::process},
+    {"cgroup", text_list, optional, "Control groups.", {}, nullptr, Source::process, false, true},
+    {"unit", text_list, optional, "Systemd units.", {}, nullptr, Source::process, false, true},
+    {"container", text_list, optional, "Container ids.", {}, nullptr, Source::process, false, true},
 }};
 constexpr std::array<Key, 2> ceiling_keys{{
     {"bytes_out", size, required, "Volume."},
@@ -130,24 +148,24 @@ constexpr std::array<Key, 9> rule_keys{{
     {"suppress", mapping, optional, "For how long the same group is not reported again.", {}, &suppress},
     {"exceptions", mapping_list, optional, "Flows that the rule does not count.", {}, &exception},
 }};
-constexpr std::array<Key, 16> when_keys{{
-    {"region", id_list, optional, "outside, home, unknown, local, or a region's name."},
-    {"country", country_or_unknown_list, optional, "Countries of the remote address, or unknown."},
-    {"list", id_list, optional, "Lists that contain the remote address."},
-    {"remote", cidr_list, optional, "Remote prefixes."},
-    {"allowed", boolean, optional, "Whether an allow entry covers the flow."},
-    {"initiator", word, optional, "Which end connected.", initiator_words},
-    {"l4_proto", protocol_list, optional, "Transport protocols, by name or IANA number."},
-    {"port", port_list, optional, "Remote ports."},
-    {"local_port", port_list, optional, "Local ports."},
-    {"tunnel", word_list, optional, "What carried the flow.", tunnel_words},
-    {"asn", asn_list, optional, "AS numbers of the remote address.", {}, nullptr, true},
-    {"domain", domain_list, optional, "Names of the remote end.", {}, nullptr, true},
-    {"executable", path_list, optional, "Executables of the sender.", {}, nullptr, true},
-    {"user", text_list, optional, "Users of the sender.", {}, nullptr, true},
-    {"unit", text_list, optional, "Systemd units of the sender.", {}, nullptr, true},
-    {"container", text_list, optional, "Container ids of the sender.", {}, nullptr, true},
-}};
+// One key for each field that selects, and the three that nest.
+constexpr std::size_t selecting = rows::count_of(USE_SELECT);
+constexpr auto condition_keys = [](const Mapping* itself, bool with_allowed) {
+    std::array<Key, selecting + 3> out{};
+    std::size_t next = 0;
+    for (const FieldInfo& field : rows::fields)
+        if ((field.uses & USE_SELECT) != 0 && (with_allowed || field.field != Field::allowed))
+            out[next++] = {field.name,   field.form,          optional,
+                           field.doc,    field.words,         nullptr,
+                           field.source, field.takes_unknown, field.takes_pattern};
+    out[next++] = {"all", mapping_list, optional, "Conditions of the same keys: every one must hold.",
+                   {},    itself};
+    out[next++] = {"any", mapping_list, optional, "Conditions of which one is enough.", {}, itself};
+    out[next] = {"not", mapping, optional, "A condition that must not hold. Unknown stays unknown.",
+                 {},    itself};
+    return out;
+};
+constexpr std::array<Key, selecting + 3> when_keys = condition_keys(&when, true);
 constexpr std::array<Key, 4> window_keys{{
     {"sum", word, required, "What is added up.", sum_words},
     {"over", duration, required, "Length of the window, 1s to 90d."},
@@ -179,9 +197,10 @@ constexpr std::array<Key, 12> whole_policy_keys = [] {
     return out;
 }();
 // `match` is `when` without `allowed`.
-constexpr std::array<Key, 15> match_keys = [] {
-    std::array<Key, 15> out{};
-    std::ranges::copy_if(when_keys, out.begin(), [](const Key& key) { return key.name != "allowed"; });
+constexpr std::array<Key, selecting + 2> match_keys = [] {
+    const auto with_one_too_many = condition_keys(&match, false);
+    std::array<Key, selecting + 2> out{};
+    std::ranges::copy_n(with_one_too_many.begin(), static_cast<std::ptrdiff_t>(out.size()), out.begin());
     return out;
 }();
 
@@ -314,8 +333,6 @@ std::string_view form_name(Form form) noexcept {
             return "list of words";
         case Form::country_list:
             return "list of countries";
-        case Form::country_or_unknown_list:
-            return "list of countries, or unknown";
         case Form::cidr_list:
             return "list of prefixes";
         case Form::asn_list:
@@ -328,8 +345,26 @@ std::string_view form_name(Form form) noexcept {
             return "list of ports";
         case Form::protocol_list:
             return "list of protocols";
+        case Form::number_list:
+            return "list of numbers";
+        case Form::hash_list:
+            return "list of SHA-256 sums";
+        case Form::time_of_day_list:
+            return "list of times of day";
         case Form::tag_list:
             return "list of tags";
+        case Form::size_range:
+            return "range of sizes";
+        case Form::count_range:
+            return "range of numbers";
+        case Form::duration_range:
+            return "range of durations";
+        case Form::rate_range:
+            return "range of rates";
+        case Form::instant_range:
+            return "range of instants";
+        case Form::zone:
+            return "time zone";
         case Form::mapping:
             return "mapping";
         case Form::mapping_list:
@@ -338,6 +373,30 @@ std::string_view form_name(Form form) noexcept {
             return "named mappings";
     }
     return "";
+}
+
+bool in_this_version(Source source) noexcept {
+    return source == Source::given || source == Source::asn_data;
+}
+
+std::string manual_fields() {
+    std::string out =
+        ".Bl -column registered_domain xxxxx xxxxxxxxxx xxxxxxxx xxxxx\n"
+        ".It Sy field Ta Sy since Ta Sy used in Ta Sy source Ta Sy compared by\n";
+    for (const FieldInfo& field : all_fields()) {
+        std::string uses;
+        for (const auto& [bit, word] :
+             {std::pair{USE_SELECT, "when"}, std::pair{USE_GROUP, "by"}, std::pair{USE_DISTINCT, "distinct"}})
+            if ((field.uses & bit) != 0) uses += (uses.empty() ? "" : ", ") + std::string(word);
+        constexpr std::array<std::string_view, 4> sources{"given", "AS data", "names", "process"};
+        out += ".It Cm " + std::string(field.name) + " Ta " + std::string(field.since) + " Ta " + uses +
+               " Ta " + std::string(sources[static_cast<std::size_t>(field.source)]) + " Ta";
+        const auto operators = operators_of(field);
+        for (const std::string_view op : operators) out += " " + std::string(op);
+        if (operators.empty()) out += " -";
+        out += "\n";
+    }
+    return out + ".El\n";
 }
 
 std::string manual_tables() {
@@ -353,7 +412,10 @@ std::string manual_tables() {
                     out += (i == 0 ? "" : ", ") + std::string(key.words[i]);
                 out += ".\n";
             }
-            if (key.unknown_in_this_version) out += "Unknown in this version.\n";
+            if (key.takes_unknown) out += "Or unknown.\n";
+            if (key.takes_pattern) out += "Or re: and a regular expression.\n";
+            if (key.source == Source::asn_data) out += "Unknown without AS data.\n";
+            if (!in_this_version(key.source)) out += "Unknown in this version.\n";
         }
         out += ".El\n";
     }

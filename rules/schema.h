@@ -32,20 +32,36 @@ enum class Form : std::uint8_t {
     id_list,
     word_list,
     country_list,
-    country_or_unknown_list,
     cidr_list,
     asn_list,
     domain_list,
     path_list,
     port_list,
     protocol_list,
+    number_list,
+    hash_list,         // SHA-256 in hex
+    time_of_day_list,  // "20:00-06:00"
     tag_list,
+    size_range,  // ">= 10 MiB", "<= 1 kB", "1 kB..1 MiB"
+    count_range,
+    duration_range,
+    rate_range,  // of bytes a second: ">= 1 MB/s"
+    instant_range,
+    zone,           // of the time zone database: "Europe/Dublin"
     mapping,        // of Key::inner
     mapping_list,   // a list of mappings of Key::inner
     named_mappings  // names chosen by the author, each with a mapping of Key::inner
 };
 
 enum class Need : std::uint8_t { optional, required };
+
+// Where a value comes from. Without its source it is unknown.
+enum class Source : std::uint8_t {
+    given,     // packets, geo data, the policy: always there
+    asn_data,  // AS data, where they are loaded
+    names,     // payload: not in this version
+    process    // the sender's socket: not in this version
+};
 
 struct Mapping;
 
@@ -56,7 +72,9 @@ struct Key {
     std::string_view doc;
     std::span<const std::string_view> words{};  // permitted, where the form is a word
     const Mapping* inner = nullptr;
-    bool unknown_in_this_version = false;  // in the language; its source is not in this version: unknown
+    Source source = Source::given;
+    bool takes_unknown = false;  // `unknown` may stand among the values
+    bool takes_pattern = false;  // so may regular expressions: re:...
 };
 
 struct Mapping {
@@ -83,8 +101,10 @@ extern const Mapping policy, site, region, list, allow, to, from, ceiling, rule,
 [[nodiscard]] std::span<const Renamed> renamed_keys() noexcept;
 [[nodiscard]] std::string_view form_name(Form form) noexcept;  // "size", "list of countries"
 [[nodiscard]] bool takes_list(Form form) noexcept;
+[[nodiscard]] bool in_this_version(Source source) noexcept;
 
-// The key tables in mdoc, for docs/man/egresswatch-rules.5.
+// The key tables in mdoc, for docs/man/egresswatch-rules.5, and the table of fields.
 [[nodiscard]] std::string manual_tables();
+[[nodiscard]] std::string manual_fields();
 
 }  // namespace egresswatch::rules

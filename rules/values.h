@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <expected>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -43,6 +44,19 @@ using Value = std::expected<T, ValueError>;
 [[nodiscard]] Value<std::string> parse_domain(std::string_view text);     // "example.org", "*.example.org"
 [[nodiscard]] Value<std::string> parse_path(std::string_view text);       // absolute
 [[nodiscard]] Value<std::string> parse_id(std::string_view text);         // a-z 0-9 - _ .
+[[nodiscard]] Value<std::string> parse_sha256(std::string_view text);     // 64 hex digits; answers lower case
+// A regular expression behind "re:", or what is wrong with it: RE2 syntax, bounded in time and memory.
+[[nodiscard]] Value<std::shared_ptr<const re2::RE2>> parse_pattern(std::string_view text);
+[[nodiscard]] bool is_pattern(std::string_view text) noexcept;  // starts with "re:"
+// ">= X", "<= X" or "X..Y", both ends inside; of bytes, of anything, of seconds, of bytes a second, of
+// instants (nanoseconds since the epoch).
+[[nodiscard]] Value<Range> parse_size_range(std::string_view text);
+[[nodiscard]] Value<Range> parse_count_range(std::string_view text);
+[[nodiscard]] Value<Range> parse_duration_range(std::string_view text);
+[[nodiscard]] Value<Range> parse_rate_range(std::string_view text);
+[[nodiscard]] Value<Range> parse_instant_range(std::string_view text);
+[[nodiscard]] Value<DaySpan> parse_day_span(std::string_view text);  // "20:00-06:00"
+[[nodiscard]] Value<std::string> parse_zone(std::string_view text);  // of the system's time zone database
 [[nodiscard]] Value<std::string> parse_tag(std::string_view text);
 [[nodiscard]] Value<Level> parse_level_word(std::string_view text);
 

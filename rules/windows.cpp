@@ -3,29 +3,11 @@
 #include "rules/windows.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 #include "rules/limits.h"
 
 namespace egresswatch::rules {
-
-std::size_t GroupHash::operator()(const GroupKey& key) const noexcept {
-    std::uint64_t low = 0, high = 0;
-    std::memcpy(&low, key.base.bytes.data(), 8);
-    std::memcpy(&high, key.base.bytes.data() + 8, 8);
-    const std::uint64_t rest = static_cast<std::uint64_t>(key.length) << 16 |
-                               static_cast<std::uint64_t>(static_cast<unsigned char>(key.country[0])) << 8 |
-                               static_cast<unsigned char>(key.country[1]);
-    // Two rounds of 64x64 to 128 bit multiplication, folded; constants are the fraction of pi.
-    const auto fold = [](std::uint64_t a, std::uint64_t b) {
-        const unsigned __int128 product = static_cast<unsigned __int128>(a) * b;
-        return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
-    };
-    const std::uint64_t first =
-        fold(low ^ seed ^ 0x243f6a8885a308d3ull, high ^ 0x13198a2e03707344ull ^ (seed << 1 | 1));
-    return fold(first ^ rest, seed ^ 0xa4093822299f31d0ull);
-}
 
 Windows::Windows(Config config, WindowBudget& budget)
     : bucket_(std::max<std::chrono::nanoseconds>(

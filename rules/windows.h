@@ -14,25 +14,10 @@
 #include <unordered_map>
 #include <vector>
 
-#include "classifier/address.h"
 #include "classifier/flow_update.h"
+#include "rules/group_key.h"
 
 namespace egresswatch::rules {
-
-// The values of a group's fields. A field that the rule does not group by is zero.
-struct GroupKey {
-    Address base;
-    std::uint8_t length = 0;  // of `base` as a prefix, 255: an address
-    std::array<char, 2> country{};
-
-    bool operator==(const GroupKey&) const = default;
-};
-
-// Keyed: remote addresses are chosen by the other side.
-struct GroupHash {
-    std::uint64_t seed = 0;
-    [[nodiscard]] std::size_t operator()(const GroupKey& key) const noexcept;
-};
 
 // Shared by all rules of an evaluator.
 struct WindowBudget {

@@ -112,10 +112,9 @@ void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp 
 }
 
 void ReplayPass::evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now) {
-    evaluator_->evaluate(update, info, now, findings_);
+    const std::uint64_t more = evaluator_->evaluate(update, info, now, findings_);
     tell_findings();
     if (update.reason == UpdateReason::ended) return;
-    const std::uint64_t more = evaluator_->bytes_until_next(update, info);
     if (more != rules::Evaluator::never) engine_->notify_at(update.key, update.total.bytes_out + more);
 }
 

@@ -47,20 +47,19 @@ void Evaluation::evaluate(const FlowUpdate& update, Timestamp now) {
     counters_.updates++;
     const ClassInfo& info = state_->table->class_info(update.key.class_id);
     findings_.clear();
-    evaluator_.evaluate(update, info, now, findings_);
+    const std::uint64_t missing = evaluator_.evaluate(update, info, now, findings_);
     // Before anything else is done with this update: the alert is what somebody waits for.
     for (const auto& finding : findings_) {
         counters_.findings++;
         writer_.write(records::finding_record(writer_.origin(), finding));
     }
     if (info.kind != datapath::KIND_OUTSIDE && info.kind != datapath::KIND_UNKNOWN) return;
-    if (update.reason != UpdateReason::ended) ask_for_threshold(update, info);
+    if (update.reason != UpdateReason::ended) ask_for_threshold(update, missing);
     record_flow(update, info, now);
 }
 
-void Evaluation::ask_for_threshold(const FlowUpdate& update, const ClassInfo& info) {
+void Evaluation::ask_for_threshold(const FlowUpdate& update, std::uint64_t missing) {
     if (engine_ == nullptr) return;
-    const std::uint64_t missing = evaluator_.bytes_until_next(update, info);
     if (missing == 0 || missing == rules::Evaluator::never) return;
     const std::uint64_t step = missing <= exact_notify_bytes ? missing : missing / 2;
     if (step > std::numeric_limits<std::uint64_t>::max() - update.total.bytes_out) return;

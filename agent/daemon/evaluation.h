@@ -63,7 +63,7 @@ private:
     };
 
     void evaluate(const FlowUpdate& update, Timestamp now);
-    void ask_for_threshold(const FlowUpdate& update, const ClassInfo& info);
+    void ask_for_threshold(const FlowUpdate& update, std::uint64_t missing);
     void record_flow(const FlowUpdate& update, const ClassInfo& info, Timestamp now);
     bool flow_record_due(const FlowUpdate& update, Timestamp now);
     bool within_rate(Timestamp now);

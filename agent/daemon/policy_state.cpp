@@ -47,6 +47,8 @@ std::expected<PolicyState, PolicyProblems> build_policy_state(const PolicySource
     if (!loaded) return std::unexpected(problems_of(loaded.error()));
     state.policy = std::move(loaded->policy);
     for (const auto& warning : loaded->warnings) state.warnings.push_back(rules::format_short(warning));
+    for (const auto& warning : rules::data_warnings(*state.policy, false))
+        state.warnings.push_back(rules::format_short(warning));
     for (const auto& warning : rules::expiry_warnings(*state.policy, now))
         state.warnings.push_back(rules::format_short(warning));
 

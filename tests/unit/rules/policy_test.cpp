@@ -100,8 +100,10 @@ TEST_CASE("the policy of the design passes, and says what this version cannot ma
     CHECK(whole.allows.size() == 2);
     CHECK(whole.allows[0].ceiling->bytes_out == 5ull << 30);
     CHECK(whole.rules.size() == 4);
-    CHECK(std::ranges::count(whole.rules, true, &Rule::active) == 3);
-    CHECK(std::ranges::count(loaded->warnings, "rules/unknown-field", &Diagnostic::code) == 5);
+    CHECK(std::ranges::count(whole.rules, true, &Rule::active) == 4);
+    CHECK(std::ranges::count(loaded->warnings, "rules/unknown-field", &Diagnostic::code) == 3);
+    CHECK(has_code(data_warnings(whole, false), "rules/needs-as-data"));
+    CHECK(data_warnings(whole, true).empty());
     CHECK(
         has_code(expiry_warnings(whole, Timestamp(std::chrono::sys_days(std::chrono::year{2026} / 11 / 20))),
                  "rules/expires-soon"));
@@ -121,7 +123,7 @@ TEST_CASE("the shipped example passes without a warning", "[rules][policy]") {
     CHECK(std::ranges::count(loaded->policy->rules, false, &Rule::active) == 0);
 }
 
-TEST_CASE("CIDRs become lists of the region table, named and not", "[rules][policy]") {
+TEST_CASE("named lists of CIDRs become lists of the region table, CIDRs in place do not", "[rules][policy]") {
     const auto in_force = policy(R"(
 lists:
   banks: {cidr: [203.0.113.0/24]}
@@ -131,13 +133,16 @@ allow:
   - {id: two, to: {cidr: [198.51.100.0/24, "2001:db8::/32"]}, owner: o, reason: r, expires: 2027-01-01}
 )");
     const RegionSpec& spec = in_force->region_spec();
-    REQUIRE(spec.list_names == std::vector<std::string>{"banks", "allow:two"});
-    CHECK(spec.list_prefixes.size() == 3);
+    REQUIRE(spec.list_names == std::vector<std::string>{"banks"});
+    CHECK(spec.list_prefixes.size() == 1);
+    CHECK(in_force->prefix_index().find(*Address::parse("198.51.100.7")) != 0);
+    CHECK(in_force->prefix_index().find(*Address::parse("2001:db8:1::7")) != 0);
+    CHECK(in_force->prefix_index().find(*Address::parse("198.51.101.7")) == 0);
     ClassInfo info;
     info.lists = {0, 1};
-    CHECK(in_force->named_lists(info) == std::vector<std::string>{"banks"});
+    CHECK(in_force->named_lists(info, 0) == std::vector<std::string>{"banks"});
     info.lists = {7};
-    CHECK(in_force->named_lists(info).empty());
+    CHECK(in_force->named_lists(info, 0).empty());
 }
 
 TEST_CASE("prefixes of the home region are home", "[rules][policy]") {
@@ -190,7 +195,9 @@ TEST_CASE("the manual's tables are the schema's", "[rules][schema]") {
     const std::string tables = manual_tables();
     const char* write_to = std::getenv("EGRESSWATCH_WRITE_TABLES");  // for whoever changes the schema
     if (write_to != nullptr) std::ofstream(write_to) << tables;
+    if (write_to != nullptr) std::ofstream(std::string(write_to) + ".fields") << manual_fields();
     CHECK(text.str().find(tables) != std::string::npos);
+    CHECK(text.str().find(manual_fields()) != std::string::npos);
 }
 
 TEST_CASE("every key of every table is documented, once", "[rules][schema]") {

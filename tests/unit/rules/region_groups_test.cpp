@@ -123,8 +123,8 @@ rules:
     CHECK(nordic.find_site("hamar")->country == "NO");
     CHECK(nordic.find_site("hamar-2")->country == "NO");
     CHECK(nordic.region_spec().home_countries == std::set<Country>{"NO", "SE"});
-    CHECK(nordic.rules[0].when.countries == std::set<Country>{"NO"});
-    CHECK(nordic.rules[0].when.lists[0].countries == std::set<Country>{"NO"});
+    CHECK(nordic.rules[0].when.find(Field::country)->countries == std::vector<Country>{"NO"});
+    CHECK(nordic.rules[0].when.find(Field::list)->sets[0].countries == std::set<Country>{"NO"});
 }
 
 TEST_CASE("the words of YAML 1.1 for true and false are texts and never booleans", "[rules][regions]") {

@@ -1,0 +1,35 @@
+// rules/flow_facts.h - what is known of a flow beyond its packets' headers. What is empty is unknown.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "classifier/flow_update.h"
+
+namespace egresswatch::rules {
+
+// Views: they have to live as long as the call that they are handed to. Names are in small letters.
+struct FlowFacts {
+    std::span<const std::string_view> dns;  // names that a DNS answer gave the remote address
+    std::string_view sni;
+    std::string_view http_host;
+    std::string_view app;  // "tls", "http", "dns", ...
+
+    std::string_view executable;
+    std::string_view sha256;  // hex, small letters
+    std::string_view user;
+    std::optional<std::uint32_t> uid;
+    std::string_view cgroup;
+    std::string_view unit;
+    std::string_view container;
+
+    [[nodiscard]] bool has_process() const noexcept { return !executable.empty() || uid || !cgroup.empty(); }
+    [[nodiscard]] bool has_names() const noexcept {
+        return !dns.empty() || !sni.empty() || !http_host.empty() || !app.empty();
+    }
+};
+
+}  // namespace egresswatch::rules

@@ -1,0 +1,64 @@
+// rules/plan.h - which rules and allow entries an update can still match: everything that its class, the
+// prefixes around its remote address and its port decide is decided before. Internal to rules/.
+// SPDX-License-Identifier: Apache-2.0
+//
+// An entry that names prefixes in place is kept with these (PrefixIndex) and looked at only for addresses in
+// them; of the others a class keeps those that it can match, and of many of those the ones that name single
+// ports by port. Cost: linear in what is left, not in the policy.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "rules/matcher.h"
+#include "rules/policy.h"
+
+namespace egresswatch::rules {
+
+class Plan {
+public:
+    Plan() = default;
+    Plan(const Policy& policy, const std::string& site);
+
+    struct Ports {  // in file order, and those by port: (l4_proto << 16 | port) << 32 | index, ascending
+        std::vector<std::uint32_t> any;
+        std::vector<std::uint64_t> single;
+    };
+    struct OfClass {
+        bool known = false;
+        ClassInfo info;
+        Ports rules, allows;
+    };
+    // Cached by class id. An id whose meaning has changed under the same policy is planned anew: comparing
+    // costs less than being wrong.
+    const OfClass& of_class(std::uint16_t class_id, const ClassInfo& info);
+
+    // What may match, in file order. The answer lives until the next call with the same `scratch`.
+    [[nodiscard]] std::span<const std::uint32_t> rules(const OfClass& of_class, const FlowUpdate& flow,
+                                                       PrefixIndex::Place place,
+                                                       std::vector<std::uint32_t>& scratch) const {
+        return join(of_class.rules, rules_by_set_, flow, place, scratch);
+    }
+    [[nodiscard]] std::span<const std::uint32_t> allows(const OfClass& of_class, const FlowUpdate& flow,
+                                                        PrefixIndex::Place place,
+                                                        std::vector<std::uint32_t>& scratch) const {
+        return join(of_class.allows, allows_by_set_, flow, place, scratch);
+    }
+
+private:
+    using BySet = std::vector<std::vector<std::uint32_t>>;  // index: set of the policy's PrefixIndex
+
+    [[nodiscard]] std::span<const std::uint32_t> join(const Ports& ports, const BySet& by_set,
+                                                      const FlowUpdate& flow, PrefixIndex::Place place,
+                                                      std::vector<std::uint32_t>& scratch) const;
+    void sort_in(const Condition& condition, std::uint32_t index, Ports& ports, bool by_port) const;
+
+    const Policy* policy_ = nullptr;
+    std::string site_;
+    std::vector<std::uint32_t> rules_, allows_;  // those that no set of prefixes holds
+    BySet rules_by_set_, allows_by_set_;
+    std::vector<OfClass> classes_;
+};
+
+}  // namespace egresswatch::rules
