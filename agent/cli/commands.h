@@ -21,5 +21,8 @@ void add_check(CLI::App& app, int& exit_code);
 void add_replay(CLI::App& app, int& exit_code);
 void add_status(CLI::App& app, int& exit_code);
 void add_detach(CLI::App& app, int& exit_code);
+void add_verify(CLI::App& app, int& exit_code);
+void add_prove(CLI::App& app, int& exit_code);
+void add_key(CLI::App& app, int& exit_code);
 
 }  // namespace egresswatch::cli

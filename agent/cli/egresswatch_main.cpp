@@ -16,6 +16,9 @@ int main(int argc, char** argv) {
     egresswatch::cli::add_replay(app, exit_code);
     egresswatch::cli::add_status(app, exit_code);
     egresswatch::cli::add_detach(app, exit_code);
+    egresswatch::cli::add_verify(app, exit_code);
+    egresswatch::cli::add_prove(app, exit_code);
+    egresswatch::cli::add_key(app, exit_code);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

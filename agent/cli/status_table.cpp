@@ -173,6 +173,11 @@ std::string journal_and_outputs(const Json& status) {
            bytes(journal, "bytes") + " in " + text(journal, "segments") + " segments, " +
            text(journal, "unjournaled") + " unjournaled\n";
     if (!text(journal, "last_error").empty()) out += "  " + text(journal, "last_error") + "\n";
+    const Json& evidence = member(status, "evidence");
+    out += "Evidence " + text(evidence, "state") + ", " + text(evidence, "size") + " records, signed " +
+           text(evidence, "signed_size") + " at " + text(evidence, "signed_at") + " by key " +
+           text(evidence, "generation") + ", root " + text(evidence, "signed_root") + "\n";
+    if (!text(evidence, "last_error").empty()) out += "  " + text(evidence, "last_error") + "\n";
     std::vector<Row> rows{{"OUTPUT", "DESTINATION", "STATE", "LAST ERROR", "SENT", "LAG"}};
     for (const Json& output : member(status, "outputs"))
         rows.push_back({text(output, "name"), text(output, "transport") + " " + text(output, "destination"),

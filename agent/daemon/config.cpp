@@ -77,10 +77,23 @@ const ConfigKey<JournalSettings> journal_keys[] = {
                         JournalSettings& c) { r.assign(r.size(n, mebi, 4 * gibi), c.segment_bytes_max); }},
     {"size_max", [](ConfigReader& r, const Node& n,
                     JournalSettings& c) { r.assign(r.size(n, 16 * mebi, 16384 * gibi), c.bytes_max); }},
+    {"hashes_max", [](ConfigReader& r, const Node& n,
+                      JournalSettings& c) { r.assign(r.size(n, mebi, 16384 * gibi), c.hash_bytes_max); }},
     {"age_max",
      [](ConfigReader& r, const Node& n, JournalSettings& c) {
          if (const auto age = r.duration(n, seconds(3600), seconds(3650LL * 86400)))
              c.age_max = std::chrono::duration_cast<std::chrono::hours>(*age);
+     }},
+};
+
+const ConfigKey<EvidenceSettings> evidence_keys[] = {
+    {"checkpoint_interval",
+     [](ConfigReader& r, const Node& n, EvidenceSettings& c) {
+         r.assign(r.duration(n, seconds(1), seconds(3600)), c.checkpoint_interval);
+     }},
+    {"key_interval",
+     [](ConfigReader& r, const Node& n, EvidenceSettings& c) {
+         r.assign(r.duration(n, seconds(10), seconds(7 * 86400)), c.key_interval);
      }},
 };
 
@@ -210,6 +223,8 @@ const ConfigKey<Config> config_keys[] = {
      }},
     {"journal", [](ConfigReader& r, const Node& n,
                    Config& c) { r.mapping<JournalSettings>(n, journal_keys, "journal", c.journal); }},
+    {"evidence", [](ConfigReader& r, const Node& n,
+                    Config& c) { r.mapping<EvidenceSettings>(n, evidence_keys, "evidence", c.evidence); }},
     {"log_level",
      [](ConfigReader& r, const Node& n, Config& c) {
          if (const auto word = r.word(n, log_words)) c.log_level = log_words[*word];
@@ -227,6 +242,7 @@ std::vector<std::string> config_key_names() {
     for (const auto& key : config_keys) names.emplace_back(key.name);
     for (const auto& key : flow_record_keys) names.push_back("flow_records." + std::string(key.name));
     for (const auto& key : journal_keys) names.push_back("journal." + std::string(key.name));
+    for (const auto& key : evidence_keys) names.push_back("evidence." + std::string(key.name));
     for (const auto& key : output_keys) names.push_back("outputs." + std::string(key.name));
     return names;
 }

@@ -24,6 +24,12 @@ struct JournalSettings {
     std::uint64_t segment_bytes_max = journal::segment_bytes_default;
     std::uint64_t bytes_max = 8ULL << 30;
     std::chrono::hours age_max{24 * 90};
+    std::uint64_t hash_bytes_max = 1ULL << 30;
+};
+
+struct EvidenceSettings {
+    std::chrono::seconds checkpoint_interval{60};
+    std::chrono::seconds key_interval{3600};
 };
 
 struct FlowRecordSettings {
@@ -46,6 +52,7 @@ struct Config {
     std::chrono::seconds coverage_interval{10};
     FlowRecordSettings flow_records;
     JournalSettings journal;
+    EvidenceSettings evidence;
     std::string log_level = "info";
     std::vector<outputs::SyslogConfig> outputs;
 };

@@ -110,7 +110,7 @@ Json CoverageKeeper::period(Timestamp now, capture::TotalsSnapshot totals,
     records::Coverage coverage;
     coverage.from = from_;
     coverage.to = now;
-    coverage.before = std::move(before_);
+    coverage.before = before_;
     coverage.after = std::move(totals);
     coverage.classes = context.classes;
     coverage.engine = context.engine;
@@ -127,11 +127,17 @@ Json CoverageKeeper::period(Timestamp now, capture::TotalsSnapshot totals,
             std::ranges::find(results_, interface.value("ifindex", 0u), &ConservationResult::ifindex);
         if (result != results_.end()) interface["conservation"] = conservation_json(*result);
     }
-    sums_ = context;
-    sums_.classes.clear();
-    before_ = std::move(coverage.after);
-    from_ = now;
+    next_sums_ = context;
+    next_sums_.classes.clear();
+    next_before_ = std::move(coverage.after);
+    next_from_ = now;
     return record;
+}
+
+void CoverageKeeper::recorded() {
+    sums_ = std::move(next_sums_);
+    before_ = std::move(next_before_);
+    from_ = next_from_;
 }
 
 bool CoverageKeeper::save(const std::filesystem::path& file) const {

@@ -38,11 +38,14 @@ public:
     CoverageKeeper(records::Origin origin, unsigned cpus, Timestamp begin, capture::TotalsSnapshot baseline)
         : origin_(std::move(origin)), conservation_(cpus), from_(begin), before_(std::move(baseline)) {}
 
-    // Ends the period at `now` and begins the next. Driver counters read before and after `totals`.
+    // The record of the period that ends at `now`. Driver counters read before and after `totals`. The next
+    // one begins there once recorded() was said; a period whose record was refused is part of the next.
     [[nodiscard]] records::Json period(Timestamp now, capture::TotalsSnapshot totals,
                                        const std::vector<LinkCounters>& driver_before,
                                        const std::vector<LinkCounters>& driver_after,
                                        const CoverageContext& context);
+
+    void recorded();
 
     // Of the last period.
     [[nodiscard]] const std::vector<ConservationResult>& conservation() const noexcept { return results_; }
@@ -67,6 +70,9 @@ private:
     Timestamp from_;
     capture::TotalsSnapshot before_;
     CoverageContext sums_;
+    Timestamp next_from_{};
+    capture::TotalsSnapshot next_before_;
+    CoverageContext next_sums_;
     std::vector<ConservationResult> results_;
 };
 

@@ -89,6 +89,7 @@ std::expected<void, std::string> Daemon::start() {
     evaluation_ = std::make_unique<Evaluation>(state_, config_.flow_records, *writer_);
     evaluation_->set_engine(engine_.get());
     write_policy_record("loaded", state_->warnings);
+    write_evidence_findings(started_);
     if (auto done = engine_->start(*evaluation_); !done) {
         writer_->write(records::stop_record(origin_, "engine did not start: " + done.error().to_string()));
         return std::unexpected(done.error().to_string());
@@ -123,16 +124,34 @@ std::expected<void, std::string> Daemon::load_policy_first() {
 }
 
 std::expected<void, std::string> Daemon::open_journal() {
+    evidence::NotaryConfig evidence;
+    evidence.directory = config_.state_dir / "evidence";
+    evidence.journal = config_.state_dir / "journal";
+    evidence.origin = origin_;
+    evidence.checkpoint_interval = config_.evidence.checkpoint_interval;
+    evidence.key_interval = config_.evidence.key_interval;
+    auto notary = evidence::Notary::open(std::move(evidence));
+    if (!notary) return std::unexpected("evidence: " + notary.error());
+    notary_ = std::move(*notary);
+
     journal::Config config;
+    config.judge = [this](const journal::RecoveredTree& tree) { return notary_->judge(tree); };
     config.directory = config_.state_dir / "journal";
     config.origin = origin_;
     config.segment_bytes_max = config_.journal.segment_bytes_max;
     config.retention_bytes_max = config_.journal.bytes_max;
     config.retention_age = config_.journal.age_max;
+    config.hash_bytes_max = config_.journal.hash_bytes_max;
     auto opened = journal::Journal::open(std::move(config));
     if (!opened) return std::unexpected("journal: " + opened.error().to_string());
     journal_ = std::move(*opened);
     writer_ = std::make_unique<JournalWriter>(origin_, *journal_);
+    writer_->set_notary(notary_.get());
+    if (notary_->made_genesis())
+        spdlog::info(
+            "evidence: the genesis key of this journal is {}; give it to the auditors, and keep it "
+            "elsewhere than on this host",
+            notary_->status().genesis_key);
     for (const auto& output : config_.outputs) {
         outputs_.push_back(std::make_unique<outputs::SyslogOutput>(output, *journal_,
                                                                    config_.state_dir / "cursors", origin_));
@@ -154,6 +173,7 @@ std::expected<void, std::string> Daemon::start_threads() {
                 return;
             }
         journal_->start();
+        notary_->start(*journal_);
         for (const auto& output : outputs_)
             if (auto done = output->start(); !done) {
                 result = std::unexpected("output " + output->status().name + ": " + done.error().to_string());
@@ -248,6 +268,7 @@ void Daemon::stop() {
     }
     writer_->write(records::stop_record(origin_, stop_reason_.empty() ? "stopped" : stop_reason_));
     control_.reset();
+    notary_->stop();  // the last checkpoint, over the stop record
     [[maybe_unused]] const auto durable = journal_->commit();
     for (const auto& output : outputs_) output->stop();
     journal_->stop();

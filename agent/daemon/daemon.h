@@ -3,7 +3,7 @@
 //
 // Threads: the loop (engine, evaluation, coverage; whoever calls start() and run()); one for the control
 // socket;
-//          the journal's committer and one for each output; one for a reload while it builds.
+//          the journal's committer, the notary and one for each output; one for a reload while it builds.
 // Life:    start() brings everything up and drops the privileges, run() loops until SIGTERM, SIGINT or an
 //          engine error, and takes everything down in order: final drain, last coverage record, stop record.
 // Signals: SIGHUP reloads, SIGTERM and SIGINT stop. block_signals() before any thread is made.
@@ -26,6 +26,7 @@
 #include "agent/daemon/record_writer.h"
 #include "agent/daemon/rtnetlink.h"
 #include "agent/daemon/service_manager.h"
+#include "agent/evidence/notary.h"
 #include "agent/journal/journal.h"
 #include "agent/outputs/syslog_output.h"
 #include "capture/engine.h"
@@ -91,6 +92,7 @@ private:
     void answer_reloads();
     void write_policy_record(const std::string& event, const std::vector<std::string>& problems);
     void write_coverage(Timestamp now);
+    void write_evidence_findings(Timestamp now);
     void write_loss_findings(const capture::TotalsSnapshot& totals, Timestamp now);
     void write_conservation_findings(Timestamp now);
     capture::TotalsSnapshot read_totals() const;
@@ -112,6 +114,7 @@ private:
     Timestamp started_{};
 
     std::unique_ptr<journal::Journal> journal_;
+    std::unique_ptr<evidence::Notary> notary_;  // after the journal that it signs: goes first
     std::vector<std::unique_ptr<outputs::SyslogOutput>> outputs_;
     std::unique_ptr<JournalWriter> writer_;
     std::shared_ptr<const PolicyState> state_;

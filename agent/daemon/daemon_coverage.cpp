@@ -6,6 +6,8 @@
 
 #include "agent/daemon/daemon.h"
 #include "agent/daemon/internal_finding.h"
+#include "agent/evidence/line_source.h"
+#include "agent/journal/segment.h"
 
 namespace egresswatch::daemon {
 
@@ -17,6 +19,23 @@ using Clock = std::chrono::steady_clock;
 constexpr int balanced_readings_max = 5;
 // A full flow table or a bypass goes on for long: one finding in this time is enough, the totals are exact.
 constexpr std::chrono::seconds internal_finding_interval{60};
+// Where the last coverage record is looked for: more have none only where no daemon ran for long.
+constexpr std::size_t segments_searched_max = 3;
+
+// Where the journal's coverage ends: coverage.json is not synced, and may be gone, older or newer after the
+// host died.
+std::optional<Timestamp> last_coverage_end(const std::filesystem::path& journal) {
+    auto segments = journal::list_segments(journal);
+    for (std::size_t i = 0; i < segments_searched_max && i < segments.size(); i++) {
+        std::optional<Timestamp> end;
+        evidence::LineSource lines(segments[segments.size() - 1 - i].path);
+        while (const auto line = lines.next())
+            if (journal::text_member(*line, "kind") == "coverage")
+                end = records::parse_time(journal::text_member(*line, "to"));
+        if (end) return end;
+    }
+    return std::nullopt;
+}
 
 }  // namespace
 
@@ -64,10 +83,12 @@ void Daemon::begin_coverage(Timestamp now) {
         coverage_.emplace(origin_, cpus, now, predecessor_.adopted ? totals : capture::TotalsSnapshot{});
     }
     losses_reported_ = totals.losses;
-    if (!saved) return;
+    const auto recorded = last_coverage_end(config_.state_dir / "journal");
+    if (!saved && !recorded) return;
     records::Gap gap;
     gap.reason = "evaluation";
-    gap.from = saved->to;
+    gap.from = saved ? saved->to : *recorded;
+    if (recorded && !goes_on) gap.from = std::min(gap.from, *recorded);
     gap.to = now;
     if (goes_on)
         gap.detail =
@@ -90,8 +111,9 @@ void Daemon::write_coverage(Timestamp now) {
     const auto driver_before = read_links();
     auto totals = read_totals();
     const auto driver_after = read_links();
-    writer_->write(
-        coverage_->period(now, std::move(totals), driver_before, driver_after, coverage_context()));
+    if (writer_->write(
+            coverage_->period(now, std::move(totals), driver_before, driver_after, coverage_context())))
+        coverage_->recorded();
     if (!coverage_->save(state_file("coverage.json")))
         spdlog::warn("cannot write {}; after a restart the totals of the gap cannot be told",
                      state_file("coverage.json").string());
@@ -123,6 +145,22 @@ void Daemon::write_loss_findings(const capture::TotalsSnapshot& totals, Timestam
     internal_findings_++;
     losses_reported_ = totals.losses;
     loss_finding_after_ = Clock::now() + internal_finding_interval;
+}
+
+void Daemon::write_evidence_findings(Timestamp now) {
+    for (auto& event : notary_->take_events()) {
+        InternalFinding finding;
+        finding.rule = std::move(event.rule);
+        finding.title = std::move(event.title);
+        finding.level = rules::Level::critical;
+        finding.measure = "records";
+        finding.message = std::move(event.message);
+        finding.details = std::move(event.details);
+        finding.time = now;
+        writer_->write(internal_finding_record(origin_, finding));
+        spdlog::critical("evidence: {}", finding.message);
+        internal_findings_++;
+    }
 }
 
 void Daemon::write_conservation_findings(Timestamp now) {

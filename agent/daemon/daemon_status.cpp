@@ -51,11 +51,34 @@ Json geo_status(const PolicyState& state) {
 }
 
 Json journal_status(const journal::Status& status) {
-    return {{"state", status.state},          {"first_seq", status.first_seq},
-            {"last_seq", status.last_seq},    {"durable_seq", status.durable_seq},
-            {"segments", status.segments},    {"bytes", status.bytes},
-            {"appended", status.appended},    {"unjournaled", status.unjournaled},
-            {"lines_cut", status.lines_cut},  {"segments_deleted", status.segments_deleted},
+    return {{"state", status.state},
+            {"first_seq", status.first_seq},
+            {"last_seq", status.last_seq},
+            {"durable_seq", status.durable_seq},
+            {"segments", status.segments},
+            {"bytes", status.bytes},
+            {"appended", status.appended},
+            {"unjournaled", status.unjournaled},
+            {"lines_cut", status.lines_cut},
+            {"segments_deleted", status.segments_deleted},
+            {"records_thinned", status.records_thinned},
+            {"hash_failures", status.hash_failures},
+            {"last_error", status.last_error}};
+}
+
+Json evidence_status(const evidence::NotaryStatus& status, const journal::TreeHead& head) {
+    return {{"state", status.state},
+            {"origin", status.origin},
+            {"size", head.size},
+            {"root", evidence::to_base64(head.root)},
+            {"signed_size", status.size},
+            {"signed_root", status.root},
+            {"signed_at", status.signed_at},
+            {"checkpoints", status.checkpoints},
+            {"generation", status.generation},
+            {"key_since", status.key_since},
+            {"genesis_key", status.genesis_key},
+            {"failures", status.failures},
             {"last_error", status.last_error}};
 }
 
@@ -125,6 +148,7 @@ Json Daemon::status() {
     out["geo"] = geo_status(*state_);
     out["evaluation"] = evaluation_status(*evaluation_);
     out["journal"] = journal_status(journal_->status());
+    out["evidence"] = evidence_status(notary_->status(), journal_->tree_head());
     out["outputs"] = Json::array();
     for (const auto& output : outputs_) out["outputs"].push_back(outputs::to_json(output->status()));
     out["privileges"] = privileges_json();

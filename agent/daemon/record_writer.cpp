@@ -4,12 +4,17 @@
 
 namespace egresswatch::daemon {
 
-void JournalWriter::write(const records::Json& record) noexcept {
-    const auto written = journal_.append(record);
-    if (written) return;
+bool JournalWriter::write(const records::Json& record) noexcept {
+    const auto urgency = journal::urgency_of(record);
+    const auto written = journal_.append(record, urgency);
+    if (written) {
+        if (notary_ != nullptr && urgency == journal::Urgency::immediate) notary_->request();
+        return true;
+    }
     if (error_.empty()) error_ = written.error().to_string();
-    if (record.value("kind", "") != "finding") return;
-    for (outputs::SyslogOutput* output : outputs_) output->deliver_unjournaled(record);
+    if (record.value("kind", "") == "finding")
+        for (outputs::SyslogOutput* output : outputs_) output->deliver_unjournaled(record);
+    return false;
 }
 
 }  // namespace egresswatch::daemon

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "agent/evidence/notary.h"
 #include "agent/journal/journal.h"
 #include "agent/outputs/syslog_output.h"
 #include "agent/records/record.h"
@@ -17,11 +18,12 @@ class RecordWriter {
 public:
     virtual ~RecordWriter() = default;
     [[nodiscard]] virtual const records::Origin& origin() const noexcept = 0;
-    virtual void write(const records::Json& record) noexcept = 0;
+    // False where the record is not in the journal.
+    virtual bool write(const records::Json& record) noexcept = 0;
 };
 
 // Findings that the journal refuses go to the outputs at once, marked unjournaled; other records are counted
-// by the journal as unjournaled and are lost.
+// by the journal as unjournaled and are lost. A high finding asks the notary for a checkpoint.
 class JournalWriter final : public RecordWriter {
 public:
     JournalWriter(records::Origin origin, journal::Journal& journal)
@@ -29,7 +31,8 @@ public:
 
     void add_output(outputs::SyslogOutput* output) { outputs_.push_back(output); }
     [[nodiscard]] const records::Origin& origin() const noexcept override { return origin_; }
-    void write(const records::Json& record) noexcept override;
+    void set_notary(evidence::Notary* notary) noexcept { notary_ = notary; }
+    bool write(const records::Json& record) noexcept override;
     // The first error since the last call, for the log; empty: none.
     [[nodiscard]] std::string take_error() { return std::exchange(error_, {}); }
 
@@ -37,6 +40,7 @@ private:
     records::Origin origin_;
     journal::Journal& journal_;
     std::vector<outputs::SyslogOutput*> outputs_;
+    evidence::Notary* notary_ = nullptr;
     std::string error_;
 };
 

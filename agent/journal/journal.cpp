@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -95,7 +96,7 @@ std::expected<std::uint64_t, JournalError> Journal::State::append_locked(const J
 
 std::expected<std::uint64_t, JournalError> Journal::State::write_record(const Json& record, Urgency urgency) {
     const Timestamp now = config.clock();
-    const Line line = make_line(record, next_seq, now);
+    const Line line = make_line(record, next_seq, now, next_nonce());
     if (line.text.empty())
         return std::unexpected(os_error("append to", config.directory, EINVAL,
                                         "a record is a JSON object without members seq and written"));
@@ -104,7 +105,11 @@ std::expected<std::uint64_t, JournalError> Journal::State::write_record(const Js
         reserve(next_seq + reserve_records);  // a burst, faster than the committing thread
     if (auto written = write_line(line.text); !written) return std::unexpected(written.error());
     const std::uint64_t seq = next_seq++;
+    const auto leaf = evidence::leaf_hash(std::string_view(line.text).substr(0, line.text.size() - 1));
+    tree.frontier.append(leaf);
+    segment->hashes->add(leaf);
     segment->last_written = now;
+    segment->last_seq = seq;
     ++status.appended;
     if (line.cut) ++status.lines_cut;
     if (urgency == Urgency::immediate) immediate.push_back(seq);
@@ -132,8 +137,29 @@ std::expected<void, JournalError> Journal::State::ensure_segment(Timestamp now, 
     auto fd = std::make_shared<UniqueFd>(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640));
     if (!*fd) return std::unexpected(os_error("make segment", path, errno));
     directory_unsynced = true;
-    segment = OpenSegment{std::move(fd), {next_seq, path}, 0, now};
+    auto hashes = std::make_shared<HashWriter>(config.directory / hash_file_name(next_seq), tree);
+    segment = OpenSegment{std::move(fd), {next_seq, path}, 0, now, std::move(hashes), 0};
     return {};
+}
+
+// Unpredictable, so that nobody can find out what an erased record said by trying what it may have said.
+std::string Journal::State::next_nonce() {
+    static constexpr std::size_t bytes = 16, pool = 4096;
+    static constexpr char digits[] = "0123456789abcdef";
+    if (nonces.empty()) {
+        nonces.resize(pool);
+        for (std::size_t at = 0; at < pool;) {
+            const auto got = ::getrandom(nonces.data() + at, pool - at, 0);
+            if (got > 0) at += static_cast<std::size_t>(got);  // only a signal ends it early
+        }
+    }
+    std::string out;
+    for (std::size_t i = 0; i < bytes; i++) {
+        out += digits[nonces.back() >> 4];
+        out += digits[nonces.back() & 15];
+        nonces.pop_back();
+    }
+    return out;
 }
 
 // At the tracked offset, not with O_APPEND: what a failed write left behind is overwritten by the next one.
@@ -161,7 +187,8 @@ void Journal::State::close_segment() {
     if (segment->bytes == 0) {
         ::unlink(segment->file.path.c_str());
     } else {
-        closed_segments.push_back({segment->file, next_seq - 1, segment->bytes, segment->last_written});
+        closed_segments.push_back(
+            {segment->file, segment->last_seq, segment->bytes, segment->last_written, segment->hashes});
         unsynced.push_back(std::move(segment->fd));
     }
     segment.reset();
@@ -207,6 +234,10 @@ void Journal::State::tell_of_refused() {
         if (!write_record(records::gap_record(config.origin, gap), Urgency::normal)) return;
         refused = {};
     }
+    while (!untold.empty()) {
+        if (!write_record(records::gap_record(config.origin, untold.front()), Urgency::normal)) return;
+        untold.pop_front();
+    }
     if (doubtful && write_record(records::gap_record(config.origin, *doubtful), Urgency::normal))
         doubtful.reset();
 }
@@ -226,7 +257,7 @@ std::expected<void, JournalError> Journal::State::commit() {
     std::uint64_t to = 0;
     {
         const std::lock_guard guard(mutex);
-        if (!closed && (refused.records != 0 || doubtful)) tell_of_refused();
+        if (!closed && (refused.records != 0 || doubtful || !untold.empty())) tell_of_refused();
         if (reserved_seq < next_seq + reserve_records / 2) reserve(next_seq + reserve_records);
         from = status.durable_seq + 1;
         to = next_seq - 1;
@@ -251,8 +282,38 @@ std::expected<void, JournalError> Journal::State::commit() {
             publish();
         }
     }
+    flush_hashes();
     apply_retention();
     return result;
+}
+
+// Leaf hashes can be made again from the lines while there are lines: their writing never holds up a record.
+void Journal::State::flush_hashes() {
+    struct Work {
+        std::shared_ptr<HashWriter> hashes;
+        std::vector<std::uint8_t> taken;
+        bool closed;
+    };
+    std::vector<Work> work;
+    {
+        const std::lock_guard guard(mutex);
+        for (const auto& old : closed_segments)
+            if (old.hashes) work.push_back({old.hashes, old.hashes->take_pending(), true});
+        if (segment && segment->hashes)
+            work.push_back({segment->hashes, segment->hashes->take_pending(), false});
+    }
+    for (auto& item : work) {
+        int error = item.hashes->flush(std::move(item.taken));
+        if (error == 0 && item.closed) error = item.hashes->sync();
+        const std::lock_guard guard(mutex);
+        if (error != 0) {
+            ++status.hash_failures;
+            fail(os_error("write", item.hashes->path(), error));
+        } else if (item.closed) {
+            for (auto& old : closed_segments)
+                if (old.hashes == item.hashes) old.hashes.reset();
+        }
+    }
 }
 
 // After a failed fdatasync the kernel may have dropped the pages and calls them clean: the records are in
@@ -275,44 +336,6 @@ void Journal::State::commit_failed(const JournalError& error, std::uint64_t from
     doubtful->detail = error.to_string();
     status.durable_seq = std::max(status.durable_seq, to);  // not tried again
     close_segment();
-}
-
-void Journal::State::apply_retention() {
-    std::vector<ClosedSegment> expired;
-    {
-        const std::lock_guard guard(mutex);
-        const Timestamp now = config.clock();
-        std::uint64_t total = segment ? segment->bytes : 0;
-        for (const auto& closed_segment : closed_segments) total += closed_segment.bytes;
-        std::size_t count = 0;
-        for (; count < closed_segments.size(); ++count) {
-            const auto& oldest = closed_segments[count];
-            const bool too_old =
-                config.retention_age.count() != 0 && oldest.last_written + config.retention_age < now;
-            const bool too_much = config.retention_bytes_max != 0 && total > config.retention_bytes_max;
-            if (!too_old && !too_much) break;
-            total -= oldest.bytes;
-        }
-        const auto end = closed_segments.begin() + static_cast<std::ptrdiff_t>(count);
-        expired.assign(closed_segments.begin(), end);
-        closed_segments.erase(closed_segments.begin(), end);
-    }
-    for (const auto& old : expired) {
-        ::unlink(old.file.path.c_str());
-        records::Gap gap;
-        gap.outputs = tail->behind(old.last_seq);
-        gap.reason = "retention";
-        gap.first_seq = std::max(old.file.first_seq, std::min(tail->delivered_by_all(), old.last_seq) + 1);
-        gap.last_seq = old.last_seq;
-        const std::lock_guard guard(mutex);
-        ++status.segments_deleted;
-        directory_unsynced = true;
-        if (gap.outputs.empty() || closed || *gap.first_seq > old.last_seq) continue;
-        gap.records = old.last_seq - *gap.first_seq + 1;
-        gap.to = old.last_written;
-        gap.detail = old.file.path.filename().string() + " reached the limit of age or size before delivery";
-        append_locked(records::gap_record(config.origin, gap), Urgency::normal);
-    }
 }
 
 void Journal::State::run() {
@@ -363,6 +386,12 @@ std::unique_ptr<Reader> Journal::reader(std::string name, std::uint64_t after) {
     state->event_fd.reset(::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK));
     state->listener = state_->tail->add({std::move(name), state->event_fd.get(), after});
     return std::unique_ptr<Reader>(new Reader(std::move(state)));
+}
+
+TreeHead Journal::tree_head() const {
+    const std::lock_guard guard(state_->mutex);
+    return {state_->tree.origin, state_->tree.frontier.size(), state_->tree.frontier.root(),
+            state_->status.last_seq};
 }
 
 std::uint64_t Journal::last_seq() const noexcept {

@@ -1,9 +1,10 @@
 // agent/journal/journal.h - the append-only record of everything: memory, spool of every output, later the
 // proof. SPDX-License-Identifier: Apache-2.0
 //
-// Files:   <directory>/seg-<first seq, 20 digits>.jsonl  one JSON object a line; `sequence`  which numbers
-// are taken;
-//          `lock`  flock: two daemons never write one journal.
+// Files:   <directory>/seg-<first seq, 20 digits>.jsonl  one JSON object a line; seg-....hashes  the leaf
+// hashes of its
+//          lines (hash_file.h); `sequence`  which numbers are taken; `lock`  flock: two daemons never write
+//          one journal.
 // Threads: append(), commit(), status() from any thread; open, start, stop from one. Readers: one thread
 // each. Clock:   Config::clock stamps `written`; packet time stands in `time`, put there by whoever made the
 // record. Durable: write(2) before append() returns (survives kill -9); fdatasync within commit_interval, at
@@ -27,6 +28,7 @@
 #include <string>
 #include <string_view>
 
+#include "agent/evidence/merkle.h"
 #include "agent/records/record.h"
 #include "classifier/flow_update.h"
 
@@ -51,6 +53,27 @@ enum class Urgency : std::uint8_t { normal, immediate };
 // immediate for high and critical findings.
 [[nodiscard]] Urgency urgency_of(const Json& record);
 
+// What was found on disk, before anything is written: for whoever knows what had been signed.
+struct RecoveredTree {
+    std::string origin;  // of the log that the newest records belong to; empty: none that can be gone on with
+    std::uint64_t size = 0;
+    std::uint64_t last_seq = 0;
+    // Root of the tree over the first `size` records of that log; nothing where it cannot be told.
+    std::function<std::optional<evidence::Hash>(std::uint64_t size)> root_at;
+};
+
+struct NewLog {
+    std::string origin;
+    Json genesis;  // its first record
+};
+
+struct TreeHead {
+    std::string origin;
+    std::uint64_t size = 0;
+    evidence::Hash root{};
+    std::uint64_t last_seq = 0;
+};
+
 struct Config {
     std::filesystem::path directory;  // made if missing, mode 0750
     records::Origin origin;
@@ -60,8 +83,12 @@ struct Config {
     std::chrono::hours retention_age{24 * 90};  // 0: no limit
     std::uint64_t retention_bytes_max = 8ULL
                                         << 30;  // 0: no limit. Whole segments, never the one being written.
+    std::uint64_t hash_bytes_max = 1ULL << 30;  // of erased segments' leaf hashes; the oldest files go
     std::function<Timestamp()> clock;           // default: the system's real-time clock
     std::string boot_id;                        // default: /proc/sys/kernel/random/boot_id
+    // Whether to go on with the tree that was found (nothing) or to begin a log. Default: begins one, named
+    // at random, where there is none.
+    std::function<std::optional<NewLog>(const RecoveredTree&)> judge;
 };
 
 struct Status {
@@ -76,8 +103,10 @@ struct Status {
     std::uint64_t unjournaled = 0;  // appends refused since open
     std::uint64_t lines_cut = 0;    // records that lost fields to line_bytes_max
     std::uint64_t segments_deleted = 0;
-    std::string state;       // "ok" or "failing"
-    std::string last_error;  // with time; empty: none since open
+    std::uint64_t records_thinned = 0;  // skipped by level to stay below the limit, see retention.cpp
+    std::uint64_t hash_failures = 0;    // writes of leaf hashes that failed; they are tried again
+    std::string state;                  // "ok" or "failing"
+    std::string last_error;             // with time; empty: none since open
 };
 
 class Reader;
@@ -108,6 +137,7 @@ public:
 
     [[nodiscard]] Status status() const;
     [[nodiscard]] std::uint64_t last_seq() const noexcept;
+    [[nodiscard]] TreeHead tree_head() const;  // of everything written
 
 private:
     struct State;

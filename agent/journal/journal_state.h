@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "agent/journal/hash_file.h"
 #include "agent/journal/journal.h"
 #include "agent/journal/sector_file.h"
 #include "agent/journal/segment.h"
@@ -28,6 +29,8 @@ struct ClosedSegment {
     std::uint64_t last_seq = 0;
     std::uint64_t bytes = 0;
     Timestamp last_written{};
+    std::shared_ptr<HashWriter> hashes = {};  // while not all of them are on the disk
+    int kept_above = -1;                      // records of this importance and below were skipped
 };
 
 struct OpenSegment {
@@ -35,6 +38,8 @@ struct OpenSegment {
     SegmentFile file;
     std::uint64_t bytes = 0;
     Timestamp last_written{};
+    std::shared_ptr<HashWriter> hashes = {};
+    std::uint64_t last_seq = 0;
 };
 
 // Appends that were refused and that no gap record tells of yet.
@@ -64,6 +69,10 @@ struct Journal::State {
     std::optional<OpenSegment> segment;
     std::vector<ClosedSegment> closed_segments;       // oldest first
     std::vector<std::shared_ptr<UniqueFd>> unsynced;  // closed since the last commit
+    HashHeader tree;                                  // origin and frontier, over everything written
+    std::vector<std::uint8_t> nonces;                 // random bytes not used yet
+    std::deque<records::Gap> untold;                  // of erased segments, when the disk was full
+    std::uint64_t hashes_trimmed_at = 0;
     bool directory_unsynced = false;
     bool write_failing = false;
     std::deque<std::uint64_t> immediate;  // written, wanted durable before they are read
@@ -75,6 +84,8 @@ struct Journal::State {
     std::expected<void, JournalError> open();
     std::expected<void, JournalError> recover(const std::vector<SegmentFile>& files, bool same_boot);
     std::expected<SegmentScan, JournalError> adopt_last(const SegmentFile& last, records::Recovery& recovery);
+    std::expected<std::optional<NewLog>, JournalError> adopt_tree(std::uint64_t last_seq);
+    std::expected<RecoveredTree, JournalError> recover_tree();
 
     // journal.cpp; all with the mutex held
     std::expected<std::uint64_t, JournalError> append_locked(const Json& record, Urgency urgency);
@@ -82,6 +93,7 @@ struct Journal::State {
     std::expected<void, JournalError> ensure_segment(Timestamp now, std::size_t line_bytes);
     std::expected<void, JournalError> write_line(const std::string& text);
     void close_segment();
+    [[nodiscard]] std::string next_nonce();
     [[nodiscard]] int store_sequence(bool clean);
     void reserve(std::uint64_t up_to);
     void publish();
@@ -91,8 +103,14 @@ struct Journal::State {
     // Without the mutex.
     std::expected<void, JournalError> commit();
     void commit_failed(const JournalError& error, std::uint64_t from, std::uint64_t to);
-    void apply_retention();
+    void flush_hashes();
     void run();
+
+    // retention.cpp; without the mutex, one at a time.
+    void apply_retention();
+    void erase_segment(ClosedSegment old);
+    [[nodiscard]] bool thin_one();
+    void trim_hashes();
 };
 
 [[nodiscard]] JournalError os_error(std::string operation, const std::filesystem::path& path, int error,

@@ -15,9 +15,10 @@ using records::Json;
 constexpr std::string_view core_members[] = {"time", "kind", "host", "level"};
 constexpr std::size_t core_text_max = 512;  // of a member kept in the shortest line
 
-std::string render(const Json& record, std::uint64_t seq, Timestamp written) {
+std::string render(const Json& record, std::uint64_t seq, Timestamp written, std::string_view nonce) {
     const std::string now = records::format_time(written);
-    std::string out = "{\"seq\":" + std::to_string(seq) + ",\"written\":\"" + now + "\"";
+    std::string out = "{\"seq\":" + std::to_string(seq) + ",\"written\":\"" + now + "\",\"nonce\":\"";
+    out.append(nonce).append("\"");
     if (!record.contains("time")) out += ",\"time\":\"" + now + "\"";
     const std::string members = record.dump(-1, ' ', true, Json::error_handler_t::replace);
     if (members.size() > 2) out += ",";
@@ -27,9 +28,11 @@ std::string render(const Json& record, std::uint64_t seq, Timestamp written) {
 
 }  // namespace
 
-Line make_line(const Json& record, std::uint64_t seq, Timestamp written) {
-    if (!record.is_object() || record.contains("seq") || record.contains("written")) return {};
-    Line line{render(record, seq, written), false};
+Line make_line(const Json& record, std::uint64_t seq, Timestamp written, std::string_view nonce) {
+    if (!record.is_object() || record.contains("seq") || record.contains("written") ||
+        record.contains("nonce"))
+        return {};
+    Line line{render(record, seq, written, nonce), false};
     if (line.text.size() > line_bytes_max) {
         line.cut = true;
         Json shorter = record;
@@ -38,7 +41,7 @@ Line make_line(const Json& record, std::uint64_t seq, Timestamp written) {
             if (shorter.erase(std::string(member)) == 0) continue;
             gone.push_back(member);
             shorter["cut"] = gone;
-            line.text = render(shorter, seq, written);
+            line.text = render(shorter, seq, written, nonce);
             if (line.text.size() <= line_bytes_max) break;
         }
     }
@@ -51,7 +54,7 @@ Line make_line(const Json& record, std::uint64_t seq, Timestamp written) {
                 core[std::string(member)] = *found;
         }
         core["cut"] = {"*"};
-        line.text = render(core, seq, written);
+        line.text = render(core, seq, written, nonce);
     }
     line.text += '\n';
     return line;

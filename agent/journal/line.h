@@ -14,11 +14,12 @@ struct Line {
     bool cut = false;
 };
 
-// `{"seq":N,"written":"...",` + (`"time":` where the record has none) + the record's members + `}`. ASCII
-// only: what is not is escaped, so that a line shown in a terminal does nothing but show itself. Longer than
-// line_bytes_max: members go in the order of `droppable_members` until it fits; the rest of the way, all but
-// the core. `cut` names what went.
-[[nodiscard]] Line make_line(const records::Json& record, std::uint64_t seq, Timestamp written);
+// `{"seq":N,"written":"...","nonce":"...",` + (`"time":` where the record has none) + the record's members +
+// `}`. ASCII only: what is not is escaped, so that a line shown in a terminal does nothing but show itself.
+// Longer than line_bytes_max: members go in the order of `droppable_members` until it fits; the rest of the
+// way, all but the core. `cut` names what went.
+[[nodiscard]] Line make_line(const records::Json& record, std::uint64_t seq, Timestamp written,
+                             std::string_view nonce);
 
 inline constexpr std::string_view droppable_members[] = {
     "problems", "detail", "interfaces", "classes", "losses", "group", "lists", "decision", "rule", "flow"};

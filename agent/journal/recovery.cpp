@@ -41,6 +41,13 @@ std::expected<void, JournalError> Journal::State::open() {
                                               "a state_dir of its own"
                                             : ""));
 
+    // What a crash left of a segment that was being thinned: the whole one is still there.
+    std::error_code ignored;
+    std::vector<std::filesystem::path> unfinished;
+    for (const auto& entry : std::filesystem::directory_iterator(config.directory, ignored))
+        if (entry.path().extension() == ".thin") unfinished.push_back(entry.path());
+    for (const auto& path : unfinished) std::filesystem::remove(path, ignored);
+
     const auto sequence_path = config.directory / "sequence";
     auto opened = SectorFile::open(sequence_path);
     if (!opened) return std::unexpected(os_error("open", sequence_path, opened.error()));
@@ -64,6 +71,7 @@ std::expected<SegmentScan, JournalError> Journal::State::adopt_last(const Segmen
     if (scan->valid_bytes ==
         0) {  // nothing complete in it: the name would stand in the way of the next segment
         if (::unlink(last.path.c_str()) != 0) return std::unexpected(os_error("delete", last.path, errno));
+        ::unlink((config.directory / hash_file_name(last.first_seq)).c_str());
         directory_unsynced = true;
         return *scan;
     }
@@ -71,7 +79,8 @@ std::expected<SegmentScan, JournalError> Journal::State::adopt_last(const Segmen
     if (!*fd) return std::unexpected(os_error("open", last.path, errno));
     if (recovery.cut_bytes != 0 && ::ftruncate(fd->get(), static_cast<off_t>(scan->valid_bytes)) != 0)
         return std::unexpected(os_error("cut the torn tail of", last.path, errno));
-    segment = OpenSegment{std::move(fd), last, scan->valid_bytes, scan->last_written.value_or(Timestamp{})};
+    segment = OpenSegment{
+        std::move(fd), last, scan->valid_bytes, scan->last_written.value_or(Timestamp{}), {}, scan->last_seq};
     return *scan;
 }
 
@@ -96,10 +105,16 @@ std::expected<void, JournalError> Journal::State::recover(const std::vector<Segm
         }
         const auto scan = scan_segment_end(files[at]);
         if (!scan) return std::unexpected(os_error("read", files[at].path, scan.error()));
-        closed_segments.push_back(
-            {files[at], scan->last_seq, scan->file_bytes, scan->last_written.value_or(Timestamp{})});
+        // A thinned segment has fewer lines than numbers: its hash file knows where it ended.
+        const auto hashes = read_hash_file(config.directory / hash_file_name(files[at].first_seq));
+        const std::uint64_t end = hashes && hashes->count != 0 ? files[at].first_seq + hashes->count - 1 : 0;
+        closed_segments.push_back({files[at], std::max(scan->last_seq, end), scan->file_bytes,
+                                   scan->last_written.value_or(Timestamp{})});
     }
     std::reverse(closed_segments.begin(), closed_segments.end());
+
+    auto new_log = adopt_tree(last_seq);
+    if (!new_log) return std::unexpected(new_log.error());
 
     std::uint64_t used = std::max(last_seq, given);
     if (!same_boot && !clean) used = std::max(used, reserved);
@@ -119,11 +134,13 @@ std::expected<void, JournalError> Journal::State::recover(const std::vector<Segm
     const bool fresh = files.empty() && used == 0;
     const bool torn = recovery.cut_bytes != 0 || recovery.damaged_lines != 0 || used > last_seq;
     std::expected<std::uint64_t, JournalError> first = next_seq;
-    if (fresh) {
-        first = append_locked(records::genesis_record(config.origin), Urgency::normal);
-    } else if (!clean || torn || sequence.damaged()) {
-        first = append_locked(records::recovery_record(config.origin, recovery), Urgency::normal);
+    if (*new_log) {  // a log begins with its genesis record, in a segment of its own
+        close_segment();
+        tree = {(*new_log)->origin, {}};
+        first = append_locked((*new_log)->genesis, Urgency::normal);
     }
+    if (first && !fresh && (!clean || torn || sequence.damaged()))
+        first = append_locked(records::recovery_record(config.origin, recovery), Urgency::normal);
     if (!first && first.error().error != ENOSPC) return std::unexpected(first.error());
     return {};  // a full disk does not keep the daemon from watching: what is missing becomes a gap record
 }

@@ -127,6 +127,18 @@ std::optional<Timestamp> line_written(std::string_view line) noexcept {
     return records::parse_time(line.substr(at + written_key.size(), 30));
 }
 
+std::string_view text_member(std::string_view line, std::string_view name) noexcept {
+    // Quotes inside a text are escaped, so this pattern stands for a member only.
+    for (std::size_t at = 0; (at = line.find(name, at)) != std::string_view::npos; at++) {
+        if (at < 2 || line[at - 1] != '"' || (line[at - 2] != ',' && line[at - 2] != '{')) continue;
+        const auto rest = line.substr(at + name.size());
+        if (!rest.starts_with("\":\"")) continue;
+        const auto value = rest.substr(3, rest.find('"', 3) - 3);
+        return value.find('\\') == std::string_view::npos ? value : std::string_view{};
+    }
+    return {};
+}
+
 std::expected<SegmentScan, int> scan_segment(const SegmentFile& file) {
     return scan_from(file, 0);
 }

@@ -29,6 +29,11 @@ struct SegmentFile {
 // The `written` time of a line; nothing where it is not one of ours.
 [[nodiscard]] std::optional<Timestamp> line_written(std::string_view line) noexcept;
 
+// The value of the first member called `name` that is a text, at any depth but never inside a text; empty
+// where there is none, or where it holds escapes. No JSON is parsed: for lines of ours, whose head members
+// come first.
+[[nodiscard]] std::string_view text_member(std::string_view line, std::string_view name) noexcept;
+
 struct SegmentScan {
     std::uint64_t last_seq = 0;       // 0: no complete record
     std::uint64_t valid_bytes = 0;    // end of the last complete record

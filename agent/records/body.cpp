@@ -142,6 +142,8 @@ Parts parts_of(const Json& record) {
     if (kind == "coverage")
         return {"coverage from " + text_of(record, "from") + " to " + text_of(record, "to"),
                 ", " + text_of(record, "findings") + " findings"};
+    // The note first and whole: an anchor is worth nothing without its signature.
+    if (kind == "checkpoint" || kind == "key") return {kind + ": " + text_of(record, "note")};
     if (kind == "genesis") return {"journal begun by egresswatch " + text_of(record, "version")};
     if (kind == "stop") return {"stopped: " + text_of(record, "reason")};
     return {kind};

@@ -63,6 +63,8 @@ KindWords words_of(const std::string& kind, const Json& record) {
     if (kind == "genesis") return {"event", "process", "start", "journal-begin"};
     if (kind == "stop") return {"event", "process", "end", "stop"};
     if (kind == "gap") return {"event", "process", "info", "gap"};
+    if (kind == "checkpoint") return {"event", "process", "info", "checkpoint"};
+    if (kind == "key") return {"event", "process", "change", "key"};
     return {"event", "process", "info", "recovery"};
 }
 
@@ -201,8 +203,12 @@ Json own_other(const Json& record, const std::string& kind) {
     Json own;
     put(own, "level", member(record, "level"));
     Json rest = Json::object();
+    // The note of a checkpoint says origin and root again, and has to fit into the shortest datagram.
+    const bool has_note = kind == "checkpoint" || kind == "key";
     for (const auto& [name, value] : record.items())
-        if (std::find(std::begin(common), std::end(common), name) == std::end(common))
+        if (has_note && (name == "origin" || name == "root"))
+            continue;
+        else if (std::find(std::begin(common), std::end(common), name) == std::end(common))
             put(rest, name.c_str(), value);
     if (const Json& flow = member(record, "flow"); flow.is_object())
         for (const char* name :

@@ -366,7 +366,8 @@ Json coverage_record(const Origin& origin, const Coverage& coverage) {
 
 Json gap_record(const Origin& origin, const Gap& gap) {
     Json out = record_head(origin, "gap", Timestamp{});
-    out["level"] = level_name(Level::medium);
+    const bool harmless = gap.reason == "retention" && gap.outputs.empty();  // delivered everywhere
+    out["level"] = level_name(harmless ? Level::info : Level::medium);
     out["reason"] = gap.reason;
     out["from"] = time_or_null(gap.from);
     out["to"] = time_or_null(gap.to);
@@ -392,10 +393,37 @@ Json recovery_record(const Origin& origin, const Recovery& recovery) {
     return out;
 }
 
-Json genesis_record(const Origin& origin) {
+Json genesis_record(const Origin& origin, std::string_view log_origin, std::string_view verifier_key,
+                    std::string_view note) {
     Json out = record_head(origin, "genesis", Timestamp{});
     out["schema"] = schema_version;
+    out["origin"] = log_origin;
+    out["verifier_key"] = text_or_null(std::string(verifier_key));
+    out["note"] = text_or_null(std::string(note));
     return out;
+}
+
+namespace {
+
+Json signed_record(const Origin& origin, std::string_view kind, const SignedHead& head) {
+    Json out = record_head(origin, kind, Timestamp{});
+    out["origin"] = head.origin;
+    out["size"] = head.size;
+    out["root"] = head.root;
+    out["generation"] = head.generation;
+    if (kind == "key") out["verifier_key"] = head.verifier_key;
+    out["note"] = head.note;
+    return out;
+}
+
+}  // namespace
+
+Json checkpoint_record(const Origin& origin, const SignedHead& head) {
+    return signed_record(origin, "checkpoint", head);
+}
+
+Json key_record(const Origin& origin, const SignedHead& head) {
+    return signed_record(origin, "key", head);
 }
 
 Json stop_record(const Origin& origin, std::string_view reason) {

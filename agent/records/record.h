@@ -37,8 +37,8 @@ enum class Level : std::uint8_t { info, low, medium, high, critical };
 // The level of a record of any kind, from its `level` member; info where it has none.
 [[nodiscard]] Level level_of(const Json& record);
 
-inline constexpr std::string_view kinds[] = {"genesis",  "finding", "flow",     "policy",
-                                             "coverage", "gap",     "recovery", "stop"};
+inline constexpr std::string_view kinds[] = {"genesis", "finding",    "flow", "policy",   "coverage",
+                                             "gap",     "checkpoint", "key",  "recovery", "stop"};
 [[nodiscard]] bool is_kind(std::string_view kind) noexcept;
 
 // Who writes: part of every record, so that a line makes sense without its neighbours.
@@ -141,7 +141,20 @@ struct Recovery {
 };
 [[nodiscard]] Json recovery_record(const Origin& origin, const Recovery& recovery);  // level: medium
 
-[[nodiscard]] Json genesis_record(const Origin& origin);
+// Begins a log of the evidence (agent/evidence). Empty members are null: a journal without signatures.
+[[nodiscard]] Json genesis_record(const Origin& origin, std::string_view log_origin,
+                                  std::string_view verifier_key = {}, std::string_view note = {});
+// A signed tree head; `key` records hold one that puts the next key in force.
+struct SignedHead {
+    std::string origin;
+    std::uint64_t size = 0;
+    std::string root;              // base64
+    std::uint64_t generation = 0;  // of the key that signed
+    std::string note;
+    std::string verifier_key;  // key records: the one from now on
+};
+[[nodiscard]] Json checkpoint_record(const Origin& origin, const SignedHead& head);
+[[nodiscard]] Json key_record(const Origin& origin, const SignedHead& head);
 [[nodiscard]] Json stop_record(const Origin& origin, std::string_view reason);  // "signal", "config", ...
 
 }  // namespace egresswatch::records

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <thread>
 
+#include "agent/journal/hash_file.h"
 #include "agent/journal/reader.h"
 #include "agent/journal/sector_file.h"
 #include "agent/journal/segment.h"
@@ -136,7 +137,8 @@ TEST_CASE("a new day begins a new segment", "[journal]") {
     CHECK(files[1].first_seq == 3);
 }
 
-TEST_CASE("retention deletes whole old segments and says what an output had not delivered", "[journal]") {
+TEST_CASE("retention erases whole old segments, and says so of each, with who had not delivered it",
+          "[journal]") {
     const TempDir dir;
     auto config = config_in(dir);
     Timestamp now = *records::parse_time("2026-11-23T12:00:00.000000000Z");
@@ -157,17 +159,27 @@ TEST_CASE("retention deletes whole old segments and says what an output had not 
     now += std::chrono::hours{2};
     REQUIRE(written->commit());
     const auto after = journal::list_segments(config.directory);
-    CHECK(after.front().first_seq == before.back().first_seq);  // the one being written stays
+    // The gap records began a new day; that segment, the one being written, stays.
+    CHECK(after.front().first_seq == 102);
     written->stop();
     std::uint64_t gone = 0;
     for (const auto& record : read_all(config.directory)) {
         if (record["kind"] != "gap") continue;
+        const bool everywhere = record["last_seq"] <= delivered;
         CHECK(record["reason"] == "retention");
-        CHECK(record["outputs"] == Json::array({"siem"}));
-        CHECK(record["first_seq"] == delivered + 1 + gone);
+        CHECK(record["outputs"] == (everywhere ? Json::array() : Json::array({"siem"})));
+        CHECK(record["level"] == (everywhere ? "info" : "medium"));
+        CHECK(record["first_seq"] == 1 + gone);
         gone += record["records"].get<std::uint64_t>();
     }
-    CHECK(gone == before.back().first_seq - 1 - delivered);
+    CHECK(gone == 101);
+    for (std::size_t i = 0; i < before.size(); i++) {
+        const std::uint64_t next_seq = i + 1 < before.size() ? before[i + 1].first_seq : 102;
+        const auto hashes =
+            journal::read_hash_file(config.directory / journal::hash_file_name(before[i].first_seq));
+        REQUIRE(hashes);
+        CHECK(hashes->count == next_seq - before[i].first_seq);
+    }
     // A reader that wanted them is told.
     unnamed->seek(0);
     const auto next = unnamed->next();

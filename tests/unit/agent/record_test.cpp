@@ -125,7 +125,9 @@ TEST_CASE("every member of every record is in docs/records.md", "[records]") {
           records::flow_record(origin, tunnelled.flow, tunnelled.info, &tunnelled.decision),
           records::policy_record(origin, {}), records::coverage_record(origin, sample_coverage()),
           records::gap_record(origin, {}), records::recovery_record(origin, {}),
-          records::genesis_record(origin), records::stop_record(origin, "signal")})
+          records::genesis_record(origin, "web1/egresswatch/1", "key", "note"),
+          records::checkpoint_record(origin, {}), records::key_record(origin, {}),
+          records::stop_record(origin, "signal")})
         check_documented(record, document, record["kind"].get<std::string>());
     for (const auto kind : records::kinds)
         CHECK(document.find("`" + std::string(kind) + "`") != std::string::npos);

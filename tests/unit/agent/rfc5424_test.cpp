@@ -165,7 +165,7 @@ TEST_CASE("sequenceId wraps as RFC 5424 says, and an unjournaled finding says so
 
 TEST_CASE("every kind of record makes a message", "[outputs]") {
     for (Json record :
-         {records::genesis_record(sample_origin()), records::stop_record(sample_origin(), "signal"),
+         {records::genesis_record(sample_origin(), "o"), records::stop_record(sample_origin(), "signal"),
           records::gap_record(sample_origin(), {}), records::recovery_record(sample_origin(), {}),
           records::policy_record(sample_origin(), {}), records::coverage_record(sample_origin(), {}),
           records::flow_record(sample_origin(), sample_flow("192.0.2.1", "203.0.113.9"), {}, nullptr)}) {
