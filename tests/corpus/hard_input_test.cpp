@@ -203,6 +203,9 @@ void check_cut(const Replayed& found, const Layout& layout, std::size_t length) 
 
 TEST_CASE("a capture that is cut anywhere counts every packet before the cut, and says where it ends",
           "[corpus][hard]") {
+    // Bytes between two cuts of the file on disk, where each reading fills a window of 4 MiB; a prime, so
+    // that every place within a record has its turn.
+    constexpr std::size_t file_step = 5;
     const testing::TempDir folder;
     for (const char* name : small_captures) {
         const Bytes whole = read_file(captures_dir / name);
@@ -216,6 +219,7 @@ TEST_CASE("a capture that is cut anywhere counts every packet before the cut, an
             INFO(name << " cut to " << length << " of " << whole.size() << " bytes");
             const Bytes cut(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length));
             check_cut(replay(capture::FileReader::from_memory(cut)), layout, length);
+            if (length % file_step != 0) continue;
             REQUIRE(::truncate(copy.c_str(), static_cast<off_t>(length)) == 0);
             check_cut(replay(capture::FileReader::open(copy)), layout, length);
         }
