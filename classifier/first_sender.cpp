@@ -3,6 +3,7 @@
 #include "classifier/first_sender.h"
 
 #include <cstring>
+#include <utility>
 
 namespace egresswatch {
 namespace {
@@ -32,37 +33,40 @@ std::uint64_t fingerprint(const std::uint8_t* low, const std::uint8_t* high, std
 
 }  // namespace
 
-bool FirstSenders::sent_first(const std::uint8_t* source, const std::uint8_t* destination,
-                              std::uint16_t source_port, std::uint16_t destination_port,
-                              std::uint8_t l4_proto) {
+std::uint64_t FirstSenders::conversation(const std::uint8_t* source, const std::uint8_t* destination,
+                                         std::uint16_t source_port, std::uint16_t destination_port,
+                                         std::uint8_t l4_proto) noexcept {
     const int order = std::memcmp(source, destination, 16);
     const bool source_is_high = order > 0 || (order == 0 && source_port > destination_port);
     const std::uint64_t low_port = source_is_high ? destination_port : source_port;
     const std::uint64_t high_port = source_is_high ? source_port : destination_port;
-    const std::uint64_t hash =
-        fingerprint(source_is_high ? destination : source, source_is_high ? source : destination,
-                    low_port | high_port << 16 | std::uint64_t{l4_proto} << 32);
+    return fingerprint(source_is_high ? destination : source, source_is_high ? source : destination,
+                       low_port | high_port << 16 | std::uint64_t{l4_proto} << 32) |
+           (source_is_high ? 1 : 0);
+}
+
+bool FirstSenders::sent_first(std::uint64_t conversation) {
     const std::size_t mask = cells_.size() - 1;
-    std::size_t at = (hash >> 1) & mask;
+    std::size_t at = (conversation >> 1) & mask;
     for (; cells_[at] != 0; at = (at + 1) & mask)
-        if ((cells_[at] & ~std::uint64_t{1}) == hash) return ((cells_[at] & 1) != 0) == source_is_high;
+        if ((cells_[at] >> 1) == (conversation >> 1)) return cells_[at] == conversation;
     if (used_ >= limit_) {
         ++forgotten_;
         return true;
     }
-    cells_[at] = hash | (source_is_high ? 1 : 0);
+    cells_[at] = conversation;
     if (++used_ * 2 > cells_.size()) grow();
     return true;
 }
 
 void FirstSenders::grow() {
-    std::vector<std::uint64_t> larger(cells_.size() * 2);
+    ZeroedArray<std::uint64_t> larger(cells_.size() * 2);
     const std::size_t mask = larger.size() - 1;
-    for (const std::uint64_t cell : cells_) {
-        if (cell == 0) continue;
-        std::size_t at = (cell >> 1) & mask;
+    for (std::size_t i = 0; i < cells_.size(); ++i) {
+        if (cells_[i] == 0) continue;
+        std::size_t at = (cells_[i] >> 1) & mask;
         while (larger[at] != 0) at = (at + 1) & mask;
-        larger[at] = cell;
+        larger[at] = cells_[i];
     }
     cells_ = std::move(larger);
 }

@@ -1,16 +1,23 @@
 // classifier/flow_table.h - the data path for user space: counts packets into totals and flows, hands up
 // news.
+// SPDX-License-Identifier: Apache-2.0
 //
 // In:       packets in the order of their capture, with the place where their first header is.
 // Out:      totals per class and interface, losses; FlowUpdates to a FlowSink.
 // Clock:    packet time. Every full second of it is a tick: flows that moved since the last one are reported,
-//           idle ones ended. Crossing notify_bytes_out is reported at once. The order of updates depends on
-//           the packets alone, not on how they came in batches nor on the size of the table.
+// then
+//           those that have lasted, then ended ones. Crossing notify_bytes_out is reported at once. The order
+//           of updates depends on the packets alone, not on how they came in batches nor on the size of the
+//           table. The sink gets at most updates_max at a time.
 // Threads:  one owner.
-// Limits:   slots_max: a flow that finds no slot in a table that may not grow counts to the totals and to
-//           LOSS_FLOWS_FULL. Memory: about 210 B a slot, at most half of the slots in use while it grows.
+// Limits:   slots_max and memory_max_bytes: a flow that finds no room counts to the totals and to
+// LOSS_FLOWS_FULL. Memory:   flow_bytes a flow and slot_bytes a slot, two to four slots a flow while it
+// grows; and for conversations
+//           whose direction only the order of packets tells, see first_sender.h.
+// Growing:  moves the 8 bytes of every slot at once, 10 to 20 ns a flow. Who may not pause so long starts
+// with
+//           slots_start = slots_max.
 // Not here: what a header means (datapath/), where packets come from (capture/).
-// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <chrono>
@@ -19,37 +26,38 @@
 #include <span>
 #include <vector>
 
-#include "classifier/address.h"
 #include "classifier/datapath/layout.h"
 #include "classifier/flow_update.h"
-#include "classifier/link_type.h"
+#include "classifier/packet_classifier.h"
 
 namespace egresswatch {
 
 struct FlowTableConfig {
     static constexpr std::uint32_t slots_floor = 64;
-    static constexpr std::uint32_t slots_ceiling = 1u << 26;  // 14 GB
+    static constexpr std::uint32_t slots_ceiling = 1u << 26;
+    // An entry (128), its outer addresses (32), what the sink was told (32), timer (8), slot (4), list of
+    // what moved (4 and a bit).
+    static constexpr std::uint64_t flow_bytes = 209;
+    static constexpr std::uint64_t slot_bytes = 8;             // tag and number
+    static constexpr std::uint64_t memory_floor = 1ull << 20;  // below: taken as this
 
     std::uint32_t slots_start = 1u << 12;  // powers of two
-    std::uint32_t slots_max = 1u << 24;    // at most 3.5 GB, and only with 8 million flows at once
+    std::uint32_t slots_max = 1u << 24;    // 8 million flows: 1.8 GB
     bool track_all = false;                // home and local flows get entries too
     std::uint64_t hash_seed = 0;
     // A flow without packets for so long ends at the next tick, and its next packet begins a new one. Zero:
     // never.
     std::chrono::seconds idle_timeout{0};
-    // Addresses of our end. Where these do not decide (empty; both ends; neither), the carrier's addresses of
-    // a tunnelled packet are asked, then who was seen sending first.
-    std::vector<Prefix> local_networks{};
-};
-
-struct PacketInput {
-    std::span<const std::uint8_t> bytes;  // captured part, from the link header on
-    std::uint32_t wire_bytes = 0;
-    std::uint32_t interface = 0;  // index of its counters, see interface_totals()
-    std::uint32_t ifindex = 0;    // as FlowUpdate::ifindex
-    std::uint64_t at_ns = 0;      // since the epoch
-    LinkPlace link;
-    std::uint8_t direction = 2;  // enum direction, or 2: by address
+    // The same for a TCP flow that was reset, or that both ends have closed.
+    std::chrono::seconds closed_timeout{0};
+    // A flow that lives is told each time that it is so much older, also when its counters did not move: an
+    // active update with a zero delta, which nothing else makes. Zero: never.
+    std::chrono::seconds active_timeout{0};
+    // See ClassifierConfig.
+    std::vector<Prefix> local_networks = default_local_networks();
+    // Flows, slots and conversations together stay below this. Zero: what slots_max says. An eighth is for
+    // conversations, and up to an eighth may go unused, for slots are a power of two.
+    std::uint64_t memory_max_bytes = 0;
 };
 
 // What became of the last packet: for tests, which compare packet by packet.
@@ -62,6 +70,8 @@ struct PacketVerdict {
 
 class FlowTable {
 public:
+    static constexpr std::size_t updates_max = 256;
+
     explicit FlowTable(FlowTableConfig config);
     FlowTable(FlowTable&&) noexcept;
     FlowTable& operator=(FlowTable&&) noexcept;
@@ -79,18 +89,29 @@ public:
     // The last update (reason ended) of every flow, in order of first_seen and key. The table is empty then.
     void finish(FlowSink& sink);
 
-    // Best effort: nothing happens where the flow has no entry or an earlier notification is due.
+    // The two halves of account(), for engines that classify on other cores: a classifier for one of them,
+    // and what it has made of packets, in the order of the packets. Its totals are in the table's once it is
+    // absorbed.
+    [[nodiscard]] PacketClassifier classifier() const;
+    void account_classified(const ClassifiedBatch& batch, FlowSink& sink);
+    void absorb(PacketClassifier classifier);
+
+    // Best effort: nothing happens where the flow has no entry or an earlier notification is due. Cheapest
+    // with the key of an update while the sink has it.
     void notify_at(const datapath::flow_key& key, std::uint64_t bytes_out) noexcept;
 
     [[nodiscard]] std::span<const datapath::class_totals> class_totals() const noexcept;  // index: class id
     [[nodiscard]] std::span<const datapath::iface_totals> interface_totals() const noexcept;
-    [[nodiscard]] std::span<const std::uint64_t> losses() const noexcept;          // index: enum loss_reason
-    [[nodiscard]] std::span<const datapath::flow_entry> entries() const noexcept;  // all slots
-    [[nodiscard]] std::span<const datapath::flow_outer> outers() const noexcept;
+    [[nodiscard]] std::span<const std::uint64_t> losses() const noexcept;  // index: enum loss_reason
+    [[nodiscard]] std::uint64_t slots() const noexcept;
+    // What lies in a slot; null where it is free.
+    [[nodiscard]] const datapath::flow_entry* entry_in(std::uint32_t slot) const noexcept;
+    [[nodiscard]] const datapath::flow_outer* outer_in(std::uint32_t slot) const noexcept;
     [[nodiscard]] std::uint64_t live() const noexcept;
+    [[nodiscard]] std::uint64_t flows_max() const noexcept;             // what the limits allow
     [[nodiscard]] std::uint64_t directions_forgotten() const noexcept;  // see first_sender.h
     [[nodiscard]] Timestamp now() const noexcept;                       // largest packet time seen
-    [[nodiscard]] PacketVerdict last_verdict() const noexcept;
+    [[nodiscard]] PacketVerdict last_verdict() const noexcept;          // of account() only
 
 private:
     struct State;

@@ -11,7 +11,8 @@
 
 namespace egresswatch {
 
-// Page-aligned. Throws std::bad_alloc when the system refuses.
+// Page-aligned; address space only until it is written to, so that it may be made as large as it can ever
+// get. Throws std::bad_alloc when the system refuses.
 template <typename T>
 class ZeroedArray {
     static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
@@ -20,8 +21,8 @@ public:
     ZeroedArray() = default;
     explicit ZeroedArray(std::size_t count) : count_(count) {
         if (count == 0) return;
-        void* mapped =
-            mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void* mapped = mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (mapped == MAP_FAILED) throw std::bad_alloc();
         (void)madvise(mapped, count * sizeof(T), MADV_HUGEPAGE);  // fewer TLB misses; not every kernel has it
         data_ = static_cast<T*>(mapped);
@@ -35,6 +36,18 @@ public:
     }
     ZeroedArray(const ZeroedArray&) = delete;
     ZeroedArray& operator=(const ZeroedArray&) = delete;
+    // Makes room for more elements, the new ones zero. Moves pages, not bytes; pointers into the array die.
+    void extend(std::size_t count) {
+        if (count <= count_) return;
+        if (count_ == 0) {
+            *this = ZeroedArray(count);
+            return;
+        }
+        void* moved = mremap(data_, count_ * sizeof(T), count * sizeof(T), MREMAP_MAYMOVE);
+        if (moved == MAP_FAILED) throw std::bad_alloc();
+        data_ = static_cast<T*>(moved);
+        count_ = count;
+    }
     ~ZeroedArray() {
         if (data_ != nullptr) munmap(data_, count_ * sizeof(T));
     }

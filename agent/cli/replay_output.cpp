@@ -31,6 +31,7 @@ struct Sums {
         frame_bytes_out += out.frame_bytes;
         frame_bytes_in += in.frame_bytes;
     }
+    [[nodiscard]] bool any() const { return packets_out != 0 || packets_in != 0; }
     [[nodiscard]] Json to_json() const {
         return {{"packets_out", packets_out},         {"bytes_out", bytes_out},
                 {"packets_in", packets_in},           {"bytes_in", bytes_in},
@@ -72,6 +73,50 @@ struct ByName {
     }
 };
 
+// Local traffic has no country; "local" stands for it where its flows are kept.
+std::string country_name(const ClassInfo& info) {
+    if (info.kind == datapath::KIND_LOCAL) return "local";
+    return info.country.empty() ? "unknown" : info.country;
+}
+
+struct CountryRow {
+    std::string country;
+    Sums sums;
+    std::uint64_t flows = 0;
+    std::uint64_t findings = 0;
+};
+
+// By bytes out, the most first.
+std::vector<CountryRow> country_rows(const ByName& names, const ClassInfoOf& class_of,
+                                     const ReplayCounts& counts) {
+    std::map<std::string, CountryRow> rows;
+    for (const auto& [country, sums] : names.countries) rows[country].sums = sums;
+    if (names.kinds[datapath::KIND_LOCAL].any()) rows["local"].sums = names.kinds[datapath::KIND_LOCAL];
+    for (std::size_t id = 0; id < counts.flows_by_class.size(); ++id)
+        if (counts.flows_by_class[id] != 0)
+            rows[country_name(class_of(static_cast<std::uint16_t>(id)))].flows += counts.flows_by_class[id];
+    for (const auto& [country, findings] : counts.findings_by_country) rows[country].findings += findings;
+    std::vector<CountryRow> sorted;
+    for (auto& [country, row] : rows) {
+        row.country = country;
+        sorted.push_back(std::move(row));
+    }
+    std::stable_sort(sorted.begin(), sorted.end(), [](const CountryRow& a, const CountryRow& b) {
+        return a.sums.bytes_out > b.sums.bytes_out;
+    });
+    return sorted;
+}
+
+std::string csv_text(std::string_view text) {
+    if (text.find_first_of(",\"\r\n") == std::string_view::npos) return std::string(text);
+    std::string out = "\"";
+    for (const char c : text) {
+        if (c == '"') out += '"';
+        out += c;
+    }
+    return out + "\"";
+}
+
 }  // namespace
 
 void append_flow_line(std::string& out, const FlowUpdate& flow, const ClassInfo& info) {
@@ -96,6 +141,84 @@ void append_flow_line(std::string& out, const FlowUpdate& flow, const ClassInfo&
         tunnelled ? quoted(flow.outer_remote.to_string()) : "null", records::format_time(flow.first_seen),
         records::format_time(flow.last_seen), flow.tcp_flags_out, flow.tcp_flags_in,
         flow.handshake_rtt_us != 0 ? std::to_string(flow.handshake_rtt_us) : "null");
+}
+
+std::string flow_csv_head() {
+    return "local,remote,local_port,remote_port,l4_proto,packets_out,bytes_out,packets_in,bytes_in,class,"
+           "country,"
+           "initiator,tunnel,outer_local,outer_remote,first_seen,last_seen,tcp_flags_out,tcp_flags_in,"
+           "handshake_rtt_us\n";
+}
+
+void append_flow_csv(std::string& out, const FlowUpdate& flow, const ClassInfo& info) {
+    const bool tunnelled = flow.key.tunnel != datapath::TUNNEL_NONE;
+    const std::string country = info.kind == datapath::KIND_LOCAL ? "" : country_name(info);
+    fmt::format_to(std::back_inserter(out), "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
+                   flow.local().to_string(), flow.remote().to_string(), flow.local_port(), flow.remote_port(),
+                   flow.key.l4_proto, flow.total.packets_out, flow.total.bytes_out, flow.total.packets_in,
+                   flow.total.bytes_in, kind_name(info.kind), country,
+                   records::initiator_name(flow.initiator), tunnelled ? tunnel_name(flow.key.tunnel) : "",
+                   tunnelled ? flow.outer_local.to_string() : "",
+                   tunnelled ? flow.outer_remote.to_string() : "", records::format_time(flow.first_seen),
+                   records::format_time(flow.last_seen), flow.tcp_flags_out, flow.tcp_flags_in,
+                   flow.handshake_rtt_us != 0 ? std::to_string(flow.handshake_rtt_us) : "");
+}
+
+std::string finding_csv_head() {
+    return "time,level,rule,revision,title,country,local,local_port,remote,remote_port,l4_proto,initiator,"
+           "measure,"
+           "value,threshold,window_s,verdict\n";
+}
+
+void append_finding_csv(std::string& out, const rules::Finding& finding) {
+    const FlowUpdate& flow = finding.flow;
+    fmt::format_to(
+        std::back_inserter(out), "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
+        records::format_time(finding.time), rules::level_name(finding.level), csv_text(finding.rule_id),
+        finding.rule_revision, csv_text(finding.title), country_name(finding.info), flow.local().to_string(),
+        flow.local_port(), flow.remote().to_string(), flow.remote_port(), flow.key.l4_proto,
+        records::initiator_name(flow.initiator), rules::measure_name(finding.measure), finding.value,
+        finding.threshold, finding.window.count(), finding.decision.allowed ? "allowed" : "not_allowed");
+}
+
+void ReplayCounts::add_flow(std::uint16_t class_id) {
+    if (class_id >= flows_by_class.size()) flows_by_class.resize(std::size_t{class_id} + 1);
+    ++flows_by_class[class_id];
+    ++flows;
+}
+
+void ReplayCounts::add_finding(const ClassInfo& info) {
+    ++findings_by_country[country_name(info)];
+    ++findings;
+}
+
+std::string summary_line(const capture::TotalsSnapshot& totals, const ClassInfoOf& class_of,
+                         const ReplayCounts& counts) {
+    const FileTotals file(totals);
+    Json out;
+    out["packets"] = file.seen.packets;
+    out["bytes"] = file.seen.bytes;
+    out["flows"] = counts.flows;
+    out["findings"] = counts.findings;
+    Json& countries = out["countries"] = Json::array();
+    for (const CountryRow& row : country_rows(ByName(totals, class_of), class_of, counts))
+        countries.push_back({{"country", row.country},
+                             {"packets_out", row.sums.packets_out},
+                             {"bytes_out", row.sums.bytes_out},
+                             {"packets_in", row.sums.packets_in},
+                             {"bytes_in", row.sums.bytes_in},
+                             {"flows", row.flows},
+                             {"findings", row.findings}});
+    return out.dump();
+}
+
+std::string summary_csv(const capture::TotalsSnapshot& totals, const ClassInfoOf& class_of,
+                        const ReplayCounts& counts) {
+    std::string out = "country,packets_out,bytes_out,packets_in,bytes_in,flows,findings\n";
+    for (const CountryRow& row : country_rows(ByName(totals, class_of), class_of, counts))
+        out += fmt::format("{},{},{},{},{},{},{}\n", row.country, row.sums.packets_out, row.sums.bytes_out,
+                           row.sums.packets_in, row.sums.bytes_in, row.flows, row.findings);
+    return out;
 }
 
 std::string totals_line(const capture::TotalsSnapshot& totals, const capture::FileProgress& progress,
@@ -130,24 +253,27 @@ std::string totals_line(const capture::TotalsSnapshot& totals, const capture::Fi
 }
 
 std::string totals_table(const capture::TotalsSnapshot& totals, const capture::FileProgress& progress,
-                         const ClassInfoOf& class_of, std::uint64_t flows, std::uint64_t findings) {
+                         const ClassInfoOf& class_of, const ReplayCounts& counts) {
     const FileTotals file(totals);
     const ByName names(totals, class_of);
     std::string text = fmt::format("{} packets, {} bytes; {} flows; {} findings\n\n", file.seen.packets,
-                                   file.seen.bytes, flows, findings);
-    text += fmt::format("{:<10} {:>12} {:>16} {:>12} {:>16}\n", "class", "packets out", "bytes out",
-                        "packets in", "bytes in");
+                                   file.seen.bytes, counts.flows, counts.findings);
     const auto row = [&](std::string_view name, const Sums& sums) {
-        text += fmt::format("{:<10} {:>12} {:>16} {:>12} {:>16}\n", name, sums.packets_out, sums.bytes_out,
+        text += fmt::format("{:<10} {:>12} {:>16} {:>12} {:>16}", name, sums.packets_out, sums.bytes_out,
                             sums.packets_in, sums.bytes_in);
     };
-    for (int kind = 0; kind < datapath::KIND_COUNT; ++kind)
+    text += fmt::format("{:<10} {:>12} {:>16} {:>12} {:>16}\n", "class", "packets out", "bytes out",
+                        "packets in", "bytes in");
+    for (int kind = 0; kind < datapath::KIND_COUNT; ++kind) {
         row(kind_name(static_cast<datapath::region_kind>(kind)), names.kinds[kind]);
-    text += "\ncountry, by bytes out\n";
-    std::vector<std::pair<std::string, Sums>> sorted(names.countries.begin(), names.countries.end());
-    std::stable_sort(sorted.begin(), sorted.end(),
-                     [](const auto& a, const auto& b) { return a.second.bytes_out > b.second.bytes_out; });
-    for (const auto& [country, sums] : sorted) row(country, sums);
+        text += '\n';
+    }
+    text += fmt::format("\n{:<10} {:>12} {:>16} {:>12} {:>16} {:>10} {:>9}\n", "country", "packets out",
+                        "bytes out", "packets in", "bytes in", "flows", "findings");
+    for (const CountryRow& country : country_rows(names, class_of, counts)) {
+        row(country.country, country.sums);
+        text += fmt::format(" {:>10} {:>9}\n", country.flows, country.findings);
+    }
     text += fmt::format(
         "\nnot IP {}, malformed {}, truncated {} packets\n", file.outcome[datapath::OUTCOME_NOT_IP].packets,
         file.outcome[datapath::OUTCOME_MALFORMED].packets, file.outcome[datapath::OUTCOME_TRUNCATED].packets);

@@ -15,6 +15,8 @@
 namespace egresswatch::cli {
 namespace {
 
+constexpr std::chrono::milliseconds poll_max{100};  // so long a slow replay may not show its progress
+
 // Without a policy the EEA is home, as of the day the table of regions was last reviewed: not today's date,
 // which would let the same command give other answers tomorrow.
 RegionSpec default_region() {
@@ -69,10 +71,10 @@ std::expected<ReplayPolicy, ReplayFailure> open_replay_policy(const std::string&
     return out;
 }
 
-std::expected<std::unique_ptr<ReplayPass>, ReplayFailure> ReplayPass::open(const std::string& file,
-                                                                           FlowTableConfig config,
-                                                                           ReplayPolicy policy) {
-    auto engine = capture::FileEngine::open(file, std::move(config));
+std::expected<std::unique_ptr<ReplayPass>, ReplayFailure> ReplayPass::open(
+    const std::string& file, FlowTableConfig config, ReplayPolicy policy,
+    capture::FileEngineOptions options) {
+    auto engine = capture::FileEngine::open(file, std::move(config), options);
     if (!engine) return std::unexpected(ReplayFailure{exit_input, engine.error().to_string()});
     return std::unique_ptr<ReplayPass>(new ReplayPass(std::move(*engine), std::move(policy)));
 }
@@ -91,7 +93,7 @@ void ReplayPass::run(ReplayListener& listener,
     (void)engine_->install_region(*policy_.region);
     (void)engine_->start(*this);
     while (!engine_->finished()) {
-        (void)engine_->poll(std::chrono::milliseconds(0));  // an error is in damage()
+        (void)engine_->poll(poll_max);  // an error is in damage()
         if (!go_on(engine_->progress())) break;
     }
     engine_->stop();
@@ -101,14 +103,16 @@ void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp 
     for (const FlowUpdate& update : updates) {
         const ClassInfo& info = class_info(update.key.class_id);
         if (evaluator_) evaluate(update, info, now);
-        if (update.reason != UpdateReason::ended) continue;
-        ++flows_;
-        listener_->on_flow_ended(update, info);
+        if (update.reason == UpdateReason::ended) {
+            ++flows_;
+            listener_->on_flow_ended(update, info);
+        } else if (update.reason == UpdateReason::active && update.delta == FlowCounters{}) {
+            listener_->on_flow_lasting(update, info);
+        }
     }
-    if (evaluator_ && updates.empty()) {
-        evaluator_->advance(now, findings_);
-        tell_findings();
-    }
+    if (!evaluator_) return;
+    evaluator_->advance(now, findings_);
+    tell_findings();
 }
 
 void ReplayPass::evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now) {

@@ -51,15 +51,18 @@ class ReplayListener {
 public:
     virtual ~ReplayListener() = default;
     virtual void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info) = 0;
+    // A flow that goes on is an active timeout older.
+    virtual void on_flow_lasting(const FlowUpdate& /*flow*/, const ClassInfo& /*info*/) {}
     virtual void on_finding(const rules::Finding& finding) = 0;
 };
 
 class ReplayPass final : private FlowSink {
 public:
     [[nodiscard]] static std::expected<std::unique_ptr<ReplayPass>, ReplayFailure> open(
-        const std::string& file, FlowTableConfig config, ReplayPolicy policy);
+        const std::string& file, FlowTableConfig config, ReplayPolicy policy,
+        capture::FileEngineOptions options = {});
 
-    // To the end of the file, or until `go_on`, asked after every batch, says no.
+    // To the end of the file, or until `go_on`, asked after every batch and while nothing is due, says no.
     void run(ReplayListener& listener, const std::function<bool(const capture::FileProgress&)>& go_on);
 
     [[nodiscard]] capture::TotalsSnapshot totals() const { return engine_->totals(); }

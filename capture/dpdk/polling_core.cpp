@@ -277,7 +277,7 @@ void PollingCore::copy_counters() {
     std::copy_n(interfaces.begin(), std::min(interfaces.size(), counters_.by_interface.size()),
                 counters_.by_interface.begin());
     std::ranges::copy(table_.losses(), counters_.losses.begin());
-    counters_.flow_slots = table_.entries().size();
+    counters_.flow_slots = table_.slots();
     counters_.status = status_;
     counters_.status.flows_live = table_.live();
     counters_done_.store(wanted, std::memory_order_release);

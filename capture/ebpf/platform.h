@@ -226,13 +226,6 @@ DATAPATH_INLINE __u64 platform_now_coarse(platform_ctx skb) {
     return clock_from_tstamp ? skb->tstamp : bpf_ktime_get_coarse_ns();
 }
 
-// Never asked: the hook says which way a packet goes.
-DATAPATH_INLINE __u8 platform_direction(platform_ctx skb, const struct walk_result* walk) {
-    (void)skb;
-    (void)walk;
-    return DIRECTION_OUT;
-}
-
 DATAPATH_INLINE void platform_lose(platform_ctx skb, __u32 reason, __u64 amount) {
     (void)skb;
     __u64* counter = (__u64*)bpf_map_lookup_elem(&losses, &reason);

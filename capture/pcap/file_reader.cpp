@@ -24,6 +24,7 @@ constexpr std::uint32_t magic_order = 0x1a2b3c4d;
 constexpr std::size_t pcap_header_bytes = 24;
 constexpr std::size_t pcap_record_bytes = 16;
 constexpr std::uint64_t nanoseconds_per_second = 1000000000;
+constexpr std::size_t prefetch_bytes = 2048;  // ahead of the record that is read
 
 enum BlockType : std::uint32_t {
     block_interface = 1,
@@ -90,6 +91,7 @@ std::expected<FileReader, FileError> FileReader::open(const std::string& path) {
         return std::unexpected(FileError{FileError::Kind::cannot_open, shown, 0,
                                          std::string("cannot open: ") + std::strerror(errno), ""});
     FileReader reader{ByteSource(descriptor, !standard_input), shown};
+    reader.batch_.reserve(batch_max);
     struct stat status {};
     if (fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode)) {
         reader.file_bytes_ = static_cast<std::uint64_t>(status.st_size);
@@ -191,27 +193,67 @@ bool FileReader::read_pcap_header() {
     // Bits 16 to 31 hold the FCS length and reserved bits, not the link type (draft-ietf-opsawg-pcap).
     interface.link_type = u32(header + 20) & 0xffff;
     interfaces_.push_back(std::move(interface));
-    clocks_.push_back({u32(header) == magic_nano ? nanoseconds_per_second : 1000000u, 0});
+    if (u32(header) == magic_nano)
+        clocks_.push_back({nanoseconds_per_second, 0, 1});
+    else
+        clocks_.push_back({});
     source_.skip(pcap_header_bytes);
     return true;
 }
 
 std::expected<std::span<const PacketRecord>, FileError> FileReader::next_batch() {
-    batch_.clear();
+    if (auto read = next_batch(batch_); !read) return std::unexpected(read.error());
+    return std::span<const PacketRecord>(batch_);
+}
+
+std::expected<void, FileError> FileReader::next_batch(std::vector<PacketRecord>& batch) {
+    batch.clear();
     if (error_) return std::unexpected(*error_);
     // Only the first packet of a batch may refill the window: the views of the others stay valid.
-    while (batch_.size() < batch_max) {
+    while (batch.size() < batch_max) {
+        if (!pcapng_) take_pcap(batch);
+        if (batch.size() == batch_max) break;
         PacketRecord record;
-        const bool may_refill = batch_.empty();
+        const bool may_refill = batch.empty();
         const Step step = pcapng_ ? next_block(may_refill, record) : next_pcap(may_refill, record);
-        if (step == Step::packet) batch_.push_back(record);
+        if (step == Step::packet) batch.push_back(record);
         if (step == Step::end) break;
         if (step == Step::failed) {
-            if (batch_.empty()) return std::unexpected(*error_);
+            if (batch.empty()) return std::unexpected(*error_);
             break;  // what came before the damage first; the error with the next call
         }
     }
-    return std::span<const PacketRecord>(batch_);
+    return {};
+}
+
+// The records that are whole and ordinary, one after the other; next_pcap() has the rest.
+void FileReader::take_pcap(std::vector<PacketRecord>& batch) {
+    const std::uint8_t* at = source_.data();
+    const std::uint8_t* const end = at + source_.buffered();
+    const Clock& clock = clocks_[0];
+    const std::uint32_t link_type = interfaces_[0].link_type;
+    std::int64_t latest = last_time_.time_since_epoch().count();
+    while (minor_ > 3 && batch.size() < batch_max &&
+           end - at >= static_cast<std::ptrdiff_t>(pcap_record_bytes)) {
+        // The length of this record is needed to find the next: without this each would wait for memory.
+        __builtin_prefetch(at + prefetch_bytes);
+        __builtin_prefetch(at + prefetch_bytes + 64);
+        const std::uint32_t fraction = u32(at + 4);
+        const std::uint32_t captured = u32(at + 8);
+        const std::size_t whole = pcap_record_bytes + captured;
+        if (fraction >= clock.units || captured > packet_bytes_max ||
+            whole > static_cast<std::size_t>(end - at))
+            break;
+        latest = static_cast<std::int64_t>(u32(at) * nanoseconds_per_second + fraction * clock.unit_ns);
+        PacketRecord& out = batch.emplace_back();
+        out.bytes = {at + pcap_record_bytes, captured};
+        out.wire_bytes = std::max(u32(at + 12), captured);
+        out.link_type = link_type;
+        out.captured_at = std::chrono::sys_time<std::chrono::nanoseconds>(std::chrono::nanoseconds(latest));
+        at += whole;
+    }
+    last_time_ = std::chrono::sys_time<std::chrono::nanoseconds>(std::chrono::nanoseconds(latest));
+    source_.skip(static_cast<std::size_t>(at - source_.data()));
 }
 
 FileReader::Step FileReader::next_pcap(bool may_refill, PacketRecord& out) {
@@ -255,6 +297,13 @@ FileReader::Step FileReader::next_pcap(bool may_refill, PacketRecord& out) {
 }
 
 void FileReader::stamp(PacketRecord& out, std::uint64_t ticks, const Clock& clock) noexcept {
+    if (clock.unit_ns != 0 && clock.offset_seconds == 0 && ticks <= INT64_MAX / clock.unit_ns) {
+        out.has_time = true;
+        last_time_ = std::chrono::sys_time<std::chrono::nanoseconds>(
+            std::chrono::nanoseconds(static_cast<std::int64_t>(ticks * clock.unit_ns)));
+        out.captured_at = last_time_;
+        return;
+    }
     __extension__ typedef __int128 Wide;
     const Wide nanoseconds =
         Wide{clock.offset_seconds} * static_cast<Wide>(nanoseconds_per_second) +
@@ -375,6 +424,8 @@ bool FileReader::walk_options(std::span<const std::uint8_t> options, std::size_t
                                                           std::to_string(exponent) + " seconds");
             clock->units = 1;
             for (unsigned i = 0; i < exponent; ++i) clock->units *= binary ? 2 : 10;
+            clock->unit_ns =
+                nanoseconds_per_second % clock->units == 0 ? nanoseconds_per_second / clock->units : 0;
         }
         const std::size_t step = std::min<std::size_t>(4 + align4(length), options.size());
         options = options.subspan(step);

@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // In:      a path, "-" for standard input, or bytes in memory.
-// Out:     batches of PacketRecord in file order. What a record points at dies with the next call.
+// Out:     batches of PacketRecord in file order. What a record points at dies with the next call, unless
+// window()
+//          is held.
 // Formats: pcap 2.0 to 2.4 (both byte orders, micro- and nanoseconds) and pcapng 1.x
 // (draft-ietf-opsawg-pcapng:
 //          any number of sections, byte orders, interfaces and link types; enhanced, simple and the obsolete
@@ -75,6 +77,10 @@ public:
     // At most batch_max packets; an empty batch is the end of the file. After an error every call gives the
     // same error again.
     [[nodiscard]] std::expected<std::span<const PacketRecord>, FileError> next_batch();
+    // The same into a vector of the caller's, which is emptied first.
+    [[nodiscard]] std::expected<void, FileError> next_batch(std::vector<PacketRecord>& batch);
+    // Keeps what the last batch points at, whatever is read afterwards.
+    [[nodiscard]] std::shared_ptr<const void> window() const noexcept { return source_.window(); }
 
     [[nodiscard]] const std::vector<FileInterface>& interfaces() const noexcept { return interfaces_; }
     [[nodiscard]] std::uint64_t offset() const noexcept { return source_.offset(); }
@@ -85,6 +91,7 @@ private:
     struct Clock {                      // how an interface's time stamps are meant
         std::uint64_t units = 1000000;  // a second
         std::int64_t offset_seconds = 0;
+        std::uint64_t unit_ns = 1000;  // 0 where that is no whole number
     };
     enum class Step { packet, skipped, end, failed };
 
@@ -92,6 +99,7 @@ private:
     [[nodiscard]] std::expected<void, FileError> read_magic();
     [[nodiscard]] bool read_pcap_header();
     [[nodiscard]] Step next_pcap(bool may_refill, PacketRecord& out);
+    void take_pcap(std::vector<PacketRecord>& batch);
     [[nodiscard]] Step next_block(bool may_refill, PacketRecord& out);
     [[nodiscard]] bool read_section(std::span<const std::uint8_t> block);
     [[nodiscard]] bool read_interface(std::span<const std::uint8_t> block);

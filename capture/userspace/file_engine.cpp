@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <thread>
+#include <utility>
 
 #include "classifier/link_type.h"
 #include "classifier/region/region_table.h"
@@ -11,65 +13,99 @@
 namespace egresswatch::capture {
 
 std::expected<std::unique_ptr<FileEngine>, FileError> FileEngine::open(const std::string& path,
-                                                                       FlowTableConfig config) {
+                                                                       FlowTableConfig config,
+                                                                       FileEngineOptions options) {
     auto reader = FileReader::open(path);
     if (!reader) return std::unexpected(reader.error());
-    return of(std::move(*reader), std::move(config));
+    return of(std::move(*reader), std::move(config), options);
 }
 
-std::unique_ptr<FileEngine> FileEngine::of(FileReader reader, FlowTableConfig config) {
-    return std::unique_ptr<FileEngine>(new FileEngine(std::move(reader), std::move(config)));
+std::unique_ptr<FileEngine> FileEngine::of(FileReader reader, FlowTableConfig config,
+                                           FileEngineOptions options) {
+    return std::unique_ptr<FileEngine>(new FileEngine(std::move(reader), std::move(config), options));
 }
+
+FileEngine::FileEngine(FileReader reader, FlowTableConfig config, FileEngineOptions options)
+    : options_(options),
+      reader_(std::move(reader)),
+      table_(std::move(config)),
+      file_bytes_(reader_.reader().file_bytes()) {
+    if (options_.speed > 0) pacer_.emplace(options_.speed);
+}
+
+FileEngine::~FileEngine() = default;
 
 std::expected<void, OsError> FileEngine::start(FlowSink& sink) {
     sink_ = &sink;
+    const unsigned jobs = std::clamp(options_.jobs, 1u, FileEngineOptions::jobs_max);
+    if (jobs == 1 || pacer_) return {};
+    std::vector<PacketClassifier> classifiers;
+    for (unsigned i = 1; i < jobs; ++i) classifiers.push_back(table_.classifier());
+    pool_ = std::make_unique<ClassifyPool>(reader_, std::move(classifiers));
     return {};
 }
 
-void FileEngine::note(const PacketRecord& record) {
-    if (!record.has_time) ++progress_.packets_without_time;
-    if (record.captured_at < latest_) ++progress_.packets_out_of_order;
-    latest_ = std::max(latest_, record.captured_at);
+std::expected<void, OsError> FileEngine::note(const FilePiece& piece) {
+    progress_.packets += piece.records.size();
+    progress_.bytes_read = piece.bytes_read;
+    progress_.bytes_total = file_bytes_;
+    progress_.packets_without_time += piece.packets_without_time;
+    progress_.packets_out_of_order += piece.packets_out_of_order;
+    for (const auto& [link_type, packets] : piece.unsupported)
+        progress_.not_supported[link_type_name(link_type)] += packets;
+    finished_ = piece.is_last;
+    if (!piece.damage) return {};
+    damage_ = piece.damage;
+    return std::unexpected(OsError{damage_->to_string(), "", 0, ""});
 }
 
-std::expected<void, OsError> FileEngine::poll(std::chrono::milliseconds /*timeout*/) {
+std::expected<void, OsError> FileEngine::poll(std::chrono::milliseconds timeout) {
     if (sink_ == nullptr)
         return std::unexpected(OsError{"poll", "file engine", EINVAL, "start() comes first"});
     if (finished_) return {};
-    const auto batch = reader_.next_batch();
-    progress_.bytes_read = reader_.offset();
-    progress_.bytes_total = reader_.file_bytes();
-    if (!batch) {
-        damage_ = batch.error();
-        finished_ = true;
-        return std::unexpected(OsError{damage_->to_string(), "", 0, ""});
+    if (pool_ != nullptr) {
+        const ClassifiedPiece& next = pool_->next();
+        if (!next.piece.is_last) table_.account_classified(next.batch, *sink_);
+        auto noted = note(next.piece);
+        pool_->give_back();
+        return noted;
     }
-    if (batch->empty()) {
-        finished_ = true;
+    if (pacer_) return poll_paced(timeout);
+    reader_.read(piece_);
+    if (!piece_.is_last) {
+        prepare(piece_);
+        table_.account(piece_.inputs, *sink_);
+    }
+    return note(piece_);
+}
+
+std::expected<void, OsError> FileEngine::poll_paced(std::chrono::milliseconds timeout) {
+    if (piece_done_ == piece_.inputs.size()) {
+        reader_.read(piece_);
+        piece_done_ = 0;
+        piece_.inputs.clear();
+        if (!piece_.is_last) prepare(piece_);
+        if (auto noted = note(piece_); !noted || finished_) return noted;
+    }
+    const auto now = Pacer::Clock::now();
+    auto due = pacer_->due(piece_.records[piece_done_].captured_at, now);
+    if (due > now) {
+        std::this_thread::sleep_until(std::min(due, now + timeout));
         return {};
     }
-    inputs_.clear();
-    for (const PacketRecord& record : *batch) {
-        note(record);
-        PacketInput input;
-        input.bytes = record.bytes;
-        input.wire_bytes = record.wire_bytes;
-        input.interface = record.interface;
-        input.at_ns = static_cast<std::uint64_t>(record.captured_at.time_since_epoch().count());
-        input.link = locate_link(record.link_type, record.bytes);
-        if (input.link.start == LinkStart::not_ip && !link_type_supported(record.link_type))
-            ++unsupported_[record.link_type];
-        inputs_.push_back(input);
-    }
-    progress_.packets += batch->size();
-    table_.account(inputs_, *sink_);
-    for (const auto& [link_type, packets] : unsupported_)
-        progress_.not_supported[link_type_name(link_type)] = packets;
+    std::size_t end = piece_done_;
+    for (; end < piece_.inputs.size() && due <= now; ++end)
+        if (end + 1 < piece_.inputs.size()) due = pacer_->due(piece_.records[end + 1].captured_at, now);
+    table_.account(std::span(piece_.inputs).subspan(piece_done_, end - piece_done_), *sink_);
+    piece_done_ = end;
     return {};
 }
 
 void FileEngine::stop() noexcept {
     if (sink_ == nullptr) return;
+    if (pool_ != nullptr)
+        for (PacketClassifier& classifier : pool_->stop()) table_.absorb(std::move(classifier));
+    pool_.reset();
     table_.finish(*sink_);
     sink_ = nullptr;
     finished_ = true;
@@ -89,7 +125,7 @@ TotalsSnapshot FileEngine::totals() const {
     const auto classes = table_.class_totals();
     snapshot.by_class.assign(classes.begin(), classes.end());
     const auto interfaces = table_.interface_totals();
-    const auto& described = reader_.interfaces();
+    const auto& described = reader_.reader().interfaces();
     for (std::size_t i = 0; i < interfaces.size(); ++i) {
         InterfaceStatus status;
         status.name = i < described.size() && !described[i].name.empty() ? described[i].name : "file";
@@ -100,7 +136,7 @@ TotalsSnapshot FileEngine::totals() const {
     }
     std::copy_n(table_.losses().begin(), snapshot.losses.size(), snapshot.losses.begin());
     snapshot.flows_live = table_.live();
-    snapshot.flow_slots = table_.entries().size();
+    snapshot.flow_slots = table_.slots();
     return snapshot;
 }
 

@@ -1,8 +1,10 @@
 // capture/userspace/file_engine.h - the engine that reads a capture file instead of an interface.
 //
 // In:       pcap and pcapng files (pcap/file_reader.h), one batch a poll().   Out: as every engine.
-// Clock:    packet time only; a file gives the same updates in the same order at any speed.
-// Threads:  one.
+// Clock:    packet time only; a file gives the same updates in the same order at any speed and on any number
+// of
+//           cores. The monotonic clock only where FileSpeed says when packets are due.
+// Threads:  one; with `jobs`, so many less one that read and classify (classify_pool.h).
 // Fails:    open() and poll() with what the reader says; everything before the damage has been counted.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -14,7 +16,9 @@
 #include <string>
 
 #include "capture/engine.h"
-#include "capture/pcap/file_reader.h"
+#include "capture/userspace/classify_pool.h"
+#include "capture/userspace/pacer.h"
+#include "capture/userspace/piece_reader.h"
 #include "classifier/flow_table.h"
 
 namespace egresswatch::capture {
@@ -29,18 +33,29 @@ struct FileProgress {
         not_supported;  // name of the link type: packets, all counted as not IP
 };
 
+struct FileEngineOptions {
+    static constexpr unsigned jobs_max = 64;
+
+    unsigned jobs = 1;  // cores
+    // How many times as fast as the packets came; 0: as fast as possible. Anything else takes one core.
+    double speed = 0;
+};
+
 class FileEngine final : public Engine {
 public:
-    [[nodiscard]] static std::expected<std::unique_ptr<FileEngine>, FileError> open(const std::string& path,
-                                                                                    FlowTableConfig config);
-    [[nodiscard]] static std::unique_ptr<FileEngine> of(FileReader reader, FlowTableConfig config);
+    [[nodiscard]] static std::expected<std::unique_ptr<FileEngine>, FileError> open(
+        const std::string& path, FlowTableConfig config, FileEngineOptions options = {});
+    [[nodiscard]] static std::unique_ptr<FileEngine> of(FileReader reader, FlowTableConfig config,
+                                                        FileEngineOptions options = {});
+    ~FileEngine() override;
 
     [[nodiscard]] std::string_view name() const noexcept override { return "file"; }
     [[nodiscard]] std::expected<void, OsError> start(FlowSink& sink) override;
-    // One batch, at most 1024 packets; never waits longer than the file's read() does. After the last one
-    // finished() is true.
+    // One batch, at most 1024 packets; never waits longer than the file's read() does, or, where a speed is
+    // set, `timeout` for the next packet to be due. After the last one finished() is true.
     [[nodiscard]] std::expected<void, OsError> poll(std::chrono::milliseconds timeout) override;
     void stop() noexcept override;
+    // With jobs: before start() only, and not again.
     [[nodiscard]] std::expected<void, OsError> install_region(const RegionTable& table) override;
     void notify_at(const datapath::flow_key& key, std::uint64_t bytes_out) noexcept override;
     [[nodiscard]] TotalsSnapshot totals() const override;
@@ -52,19 +67,23 @@ public:
     [[nodiscard]] const FlowTable& table() const noexcept { return table_; }
 
 private:
-    FileEngine(FileReader reader, FlowTableConfig config)
-        : reader_(std::move(reader)), table_(std::move(config)) {}
-    void note(const PacketRecord& record);
+    FileEngine(FileReader reader, FlowTableConfig config, FileEngineOptions options);
+    // Counts what the piece says about itself. An error where it ends by damage.
+    [[nodiscard]] std::expected<void, OsError> note(const FilePiece& piece);
+    [[nodiscard]] std::expected<void, OsError> poll_paced(std::chrono::milliseconds timeout);
 
-    FileReader reader_;
+    FileEngineOptions options_;
+    PieceReader reader_;
     FlowTable table_;
     FlowSink* sink_ = nullptr;
     bool finished_ = false;
     std::optional<FileError> damage_;
     FileProgress progress_;
-    std::map<std::uint32_t, std::uint64_t> unsupported_;  // by link type number
-    std::chrono::sys_time<std::chrono::nanoseconds> latest_{};
-    std::vector<PacketInput> inputs_;
+    std::optional<std::uint64_t> file_bytes_;
+    FilePiece piece_;             // where no pool reads
+    std::size_t piece_done_ = 0;  // packets of it that were due
+    std::optional<Pacer> pacer_;
+    std::unique_ptr<ClassifyPool> pool_;  // last: its threads use the reader
 };
 
 }  // namespace egresswatch::capture

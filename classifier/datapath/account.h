@@ -14,10 +14,9 @@
 //   section_state* platform_section(ctx)
 //   flow_entry* platform_flow(ctx, slot), flow_outer* platform_outer(ctx, slot)
 //   u32 platform_slot_mask(ctx), u64 platform_hash_seed(ctx), int platform_track_all(ctx)
-//   u64 platform_now(ctx)                     ns, exact;  platform_now_coarse(ctx): cheap, may lag by
-//   milliseconds u8 platform_direction(ctx, walk_result*)  only asked where a packet comes with
-//   DIRECTION_BY_ADDRESS void platform_lose(ctx, loss_reason, amount), void platform_event(ctx, kind, slot,
-//   flow_key*, bytes_out)
+//   u64 platform_now(ctx)                     ns, exact
+//   u64 platform_now_coarse(ctx)              cheap, may lag by milliseconds
+//   void platform_lose(ctx, loss_reason, amount), void platform_event(ctx, kind, slot, flow_key*, bytes_out)
 //
 // Counting: iface.seen once the length on the wire is known; iface.outcome and, for IP, class totals when
 // classified. Every packet is in exactly one outcome. Pointers may be NULL only where the verifier must be
@@ -29,15 +28,13 @@
 
 DATAPATH_BEGIN
 
-enum { DIRECTION_BY_ADDRESS = 2 };
-
 struct packet_facts {
     struct frame_facts frame;
     __u32 gso_segments;  // 0 or 1: not a super-packet, or not known
     __u32 gso_bytes;     // payload bytes of each segment; 0: not a super-packet
     __u32 extra_bytes;   // on the wire but not in the frame: a VLAN tag that the NIC inserts
     __u32 ifindex;
-    __u8 direction;  // enum direction or DIRECTION_BY_ADDRESS
+    __u8 direction;  // enum direction
     __u8 reserved[3];
 };
 
@@ -121,18 +118,20 @@ DATAPATH_INLINE void count_walk_losses(platform_ctx ctx, __u8 flags) {
     if (flags & WALK_HEADERS_MAX) platform_lose(ctx, LOSS_HEADERS_MAX, 1);
 }
 
-// Walks, finds the class, counts interface and class totals. `data` .. `end`: the linear part of the frame.
-DATAPATH_INLINE void classify_packet(platform_ctx ctx, const __u8* data, const __u8* end,
-                                     const struct packet_facts* p, struct packet_class* c) {
-    if (!walk_fast(data, end, p->frame.start, p->frame.wire_bytes, &c->walk)) {
-        struct walk_state* state = platform_walk_state(ctx);
-        if (!state) return;
-        walk_full(ctx, state, &p->frame);
-        c->walk = state->result;
-    }
-    c->direction = p->direction;
-    if (c->direction == DIRECTION_BY_ADDRESS)
-        c->direction = c->walk.status == WALK_IP ? platform_direction(ctx, &c->walk) : (__u8)DIRECTION_OUT;
+// The first half of what is done with a packet: walks its headers. Returns 0 where that cannot be done.
+// `data` .. `end`: the linear part of the frame.
+DATAPATH_INLINE int walk_packet(platform_ctx ctx, const __u8* data, const __u8* end,
+                                const struct packet_facts* p, struct packet_class* c) {
+    if (walk_fast(data, end, p->frame.start, p->frame.wire_bytes, &c->walk)) return 1;
+    struct walk_state* state = platform_walk_state(ctx);
+    if (!state) return 0;
+    walk_full(ctx, state, &p->frame);
+    c->walk = state->result;
+    return 1;
+}
+
+// The second half, once the direction is known: finds the class, counts interface and class totals.
+DATAPATH_INLINE void count_walked(platform_ctx ctx, const struct packet_facts* p, struct packet_class* c) {
     count_wire(p, c);
     struct iface_direction* iface = platform_iface(ctx, c->direction);
     if (!iface) return;
@@ -161,6 +160,14 @@ DATAPATH_INLINE void classify_packet(platform_ctx ctx, const __u8* data, const _
         &iface->outcome[c->outcome < OUTCOME_COUNT ? c->outcome : (__u8)OUTCOME_MALFORMED];
     outcome->packets += c->packets;
     outcome->bytes += c->frame_bytes;
+}
+
+// Both halves. Who has to find out the direction first (user space) calls them apart.
+DATAPATH_INLINE void classify_packet(platform_ctx ctx, const __u8* data, const __u8* end,
+                                     const struct packet_facts* p, struct packet_class* c) {
+    if (!walk_packet(ctx, data, end, p, c)) return;
+    c->direction = p->direction;
+    count_walked(ctx, p, c);
 }
 
 DATAPATH_INLINE void make_key(const struct packet_class* c, struct flow_key* key) {

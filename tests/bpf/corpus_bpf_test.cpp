@@ -98,14 +98,17 @@ public:
     }
     [[nodiscard]] bool equal() const {
         const auto theirs = kernel_->table();
-        const auto ours = table_.entries();
-        if (theirs.size() != ours.size() || std::memcmp(theirs.data(), ours.data(), ours.size_bytes()) != 0)
-            return false;
         const auto outers = kernel_->outers();
-        for (std::size_t slot = 0; slot < ours.size(); ++slot)
-            if (ours[slot].tag != 0 &&
-                std::memcmp(&outers[slot], &table_.outers()[slot], sizeof(datapath::flow_outer)) != 0)
+        if (theirs.size() != table_.slots()) return false;
+        const datapath::flow_entry nothing{};
+        for (std::uint32_t slot = 0; slot < theirs.size(); ++slot) {
+            const auto* ours = table_.entry_in(slot);
+            if (std::memcmp(&theirs[slot], ours != nullptr ? ours : &nothing, sizeof nothing) != 0)
                 return false;
+            if (ours != nullptr &&
+                std::memcmp(&outers[slot], table_.outer_in(slot), sizeof(datapath::flow_outer)) != 0)
+                return false;
+        }
         for (std::uint32_t id = 0; id < region_->class_count(); ++id) {
             const auto totals = kernel_->class_totals(id);
             if (std::memcmp(&totals, &table_.class_totals()[id], sizeof totals) != 0) return false;

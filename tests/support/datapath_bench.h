@@ -46,7 +46,6 @@ DATAPATH_INLINE __u64 platform_hash_seed(platform_ctx ctx);
 DATAPATH_INLINE int platform_track_all(platform_ctx ctx);
 DATAPATH_INLINE __u64 platform_now(platform_ctx ctx);
 DATAPATH_INLINE __u64 platform_now_coarse(platform_ctx ctx);
-DATAPATH_INLINE __u8 platform_direction(platform_ctx ctx, const walk_result* walk);
 DATAPATH_INLINE void platform_lose(platform_ctx ctx, __u32 reason, __u64 amount);
 DATAPATH_INLINE void platform_event(platform_ctx ctx, __u32 kind, __u32 slot, const flow_key* key,
                                     __u64 bytes_out);
@@ -171,9 +170,6 @@ DATAPATH_INLINE __u64 platform_now(platform_ctx ctx) {
 }
 DATAPATH_INLINE __u64 platform_now_coarse(platform_ctx ctx) {
     return ctx->now;
-}
-DATAPATH_INLINE __u8 platform_direction(platform_ctx, const walk_result*) {
-    return DIRECTION_OUT;
 }
 DATAPATH_INLINE void platform_lose(platform_ctx ctx, __u32 reason, __u64 amount) {
     ctx->losses[reason] += amount;

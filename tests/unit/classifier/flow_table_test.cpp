@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "classifier/flow_table.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 
@@ -229,18 +230,25 @@ TEST_CASE("time never goes back for the sink", "[classifier][flow]") {
     CHECK(packets == 2000);
 }
 
-TEST_CASE("local networks decide which end is ours, else who sent first", "[classifier][flow]") {
-    for (const bool given : {false, true}) {
-        FlowTableConfig config;
-        if (given) config.local_networks = {*Prefix::parse("10.0.0.0/8")};
-        FlowTable table(config);
+TEST_CASE("local networks decide which end is ours, private addresses without any, else who sent first",
+          "[classifier][flow]") {
+    struct Case {
+        std::vector<Prefix> networks;
+        const char* local;
+    };
+    const Case cases[] = {{{*Prefix::parse("10.0.0.0/8")}, "10.0.0.1"},
+                          {default_local_networks(), "10.0.0.1"},
+                          {{*Prefix::parse("198.51.0.0/16")}, "198.51.100.1"},
+                          {{}, "198.51.100.1"}};
+    for (const Case& expected : cases) {
+        FlowTable table({.local_networks = expected.networks});
         Recorder sink;
         feed(table, sink, udp(1, 1000, true), second);  // the far end is seen first
         feed(table, sink, udp(1, 1000), second + 1);
         table.finish(sink);
         const auto ended = sink.of(UpdateReason::ended);
         REQUIRE(ended.size() == 1);
-        CHECK(ended[0].local().to_string() == (given ? "10.0.0.1" : "198.51.100.1"));
+        CHECK(ended[0].local().to_string() == expected.local);
         CHECK(ended[0].total == FlowCounters{1, 100, 1, 100});
     }
 }
@@ -248,11 +256,136 @@ TEST_CASE("local networks decide which end is ours, else who sent first", "[clas
 TEST_CASE("a limited memory of first senders counts what it cannot remember", "[classifier][flow]") {
     FirstSenders senders(2);
     const std::uint8_t a[16] = {1}, b[16] = {2}, c[16] = {3};
-    CHECK(senders.sent_first(b, a, 5, 6, 17));
-    CHECK_FALSE(senders.sent_first(a, b, 6, 5, 17));
-    CHECK(senders.sent_first(a, b, 6, 5, 6));  // another protocol is another conversation
+    const auto sent_first = [&](const std::uint8_t* from, const std::uint8_t* to, std::uint16_t from_port,
+                                std::uint16_t to_port, std::uint8_t l4_proto) {
+        return senders.sent_first(FirstSenders::conversation(from, to, from_port, to_port, l4_proto));
+    };
+    CHECK(sent_first(b, a, 5, 6, 17));
+    CHECK_FALSE(sent_first(a, b, 6, 5, 17));
+    CHECK(sent_first(a, b, 6, 5, 6));  // another protocol is another conversation
     CHECK(senders.forgotten() == 0);
-    CHECK(senders.sent_first(a, c, 1, 1, 17));
-    CHECK(senders.sent_first(c, a, 1, 1, 17));
+    CHECK(sent_first(a, c, 1, 1, 17));
+    CHECK(sent_first(c, a, 1, 1, 17));
     CHECK(senders.forgotten() == 2);
+}
+
+TEST_CASE("a flow that lives is told each active timeout, moved or not, and does not end by it",
+          "[classifier][flow]") {
+    FlowTable table({.idle_timeout = std::chrono::seconds(60), .active_timeout = std::chrono::seconds(20)});
+    Recorder sink;
+    feed(table, sink, udp(1, 1000), 100 * second);
+    for (std::uint64_t at = 101; at < 155; ++at) feed(table, sink, udp(2, 2000), at * second);
+    std::vector<std::uint64_t> told;
+    for (const auto& update : sink.updates)
+        if (update.flow.local_port() == 1000 && update.flow.delta == FlowCounters{})
+            told.push_back(seconds_of(update.now));
+    CHECK(told == std::vector<std::uint64_t>{120, 140});
+    CHECK(sink.of(UpdateReason::ended).empty());
+    CHECK(table.live() == 2);
+    // The nearest negative: without an active timeout a silent flow is not told again.
+    FlowTable silent({.idle_timeout = std::chrono::seconds(60)});
+    Recorder other;
+    feed(silent, other, udp(1, 1000), 100 * second);
+    for (std::uint64_t at = 101; at < 155; ++at) feed(silent, other, udp(2, 2000), at * second);
+    CHECK(
+        std::ranges::none_of(other.updates, [](const Update& u) { return u.flow.delta == FlowCounters{}; }));
+}
+
+TEST_CASE("a TCP flow that was reset ends after the closed timeout, an open one after the idle timeout",
+          "[classifier][flow]") {
+    FlowTable table({.idle_timeout = std::chrono::seconds(60), .closed_timeout = std::chrono::seconds(5)});
+    Recorder sink;
+    for (const std::uint16_t port : {std::uint16_t{1000}, std::uint16_t{2000}}) {
+        auto packet = udp(1, port);
+        packet.resize(40);
+        packet[9] = 6;
+        packet[32] = 0x50;
+        packet[33] = port == 1000 ? 0x14 : 0x10;  // RST and ACK; ACK
+        feed(table, sink, packet, 100 * second + 1);
+    }
+    for (std::uint64_t at = 101; at < 170; ++at) feed(table, sink, udp(2, 3000), at * second);
+    std::map<std::uint16_t, std::uint64_t> ended;
+    for (const auto& update : sink.updates)
+        if (update.flow.reason == UpdateReason::ended)
+            ended[update.flow.local_port()] = seconds_of(update.now);
+    CHECK(ended == std::map<std::uint16_t, std::uint64_t>{{1000, 106}, {2000, 161}});
+}
+
+TEST_CASE("a memory limit bounds flows; packets beyond it are in totals and losses, none twice",
+          "[classifier][flow]") {
+    constexpr std::uint64_t bytes = 2u << 20;
+    FlowTable table({.memory_max_bytes = bytes});
+    Recorder sink;
+    constexpr std::uint32_t sent = 40000;
+    for (std::uint32_t i = 0; i < sent; ++i) feed(table, sink, udp(i % 20000, 1000), second + i);
+    CHECK(table.live() <= table.flows_max());
+    CHECK(table.live() * 20 > table.flows_max() * 19);  // nearly every place is used
+    CHECK(table.flows_max() * FlowTableConfig::flow_bytes + table.slots() * FlowTableConfig::slot_bytes <=
+          bytes);
+    CHECK(table.flows_max() * FlowTableConfig::flow_bytes > bytes / 2);
+    table.finish(sink);
+    std::uint64_t in_flows = 0, in_totals = 0;
+    for (const auto& flow : sink.of(UpdateReason::ended)) in_flows += flow.total.packets_out;
+    for (const auto& totals : table.class_totals()) in_totals += totals.by_direction[0].packets;
+    CHECK(in_flows + table.losses()[datapath::LOSS_FLOWS_FULL] == sent);
+    CHECK(in_totals == sent);
+}
+
+TEST_CASE("places of ended flows are used again, within the memory limit", "[classifier][flow]") {
+    FlowTable table({.idle_timeout = std::chrono::seconds(2), .memory_max_bytes = 1u << 20});
+    Recorder sink;
+    const std::uint64_t each = table.flows_max() / 8;
+    for (std::uint32_t i = 0; i < 50 * each; ++i) feed(table, sink, udp(i, 1000), (100 + i / each) * second);
+    table.finish(sink);
+    CHECK(sink.of(UpdateReason::ended).size() == 50 * each);
+    CHECK(table.losses()[datapath::LOSS_FLOWS_FULL] == 0);
+}
+
+TEST_CASE("classifying on other cores gives the same updates and totals, however the packets are dealt out",
+          "[classifier][flow]") {
+    std::vector<std::vector<std::uint8_t>> packets;
+    for (std::uint32_t i = 0; i < 4000; ++i)
+        packets.push_back(udp(i * 7919 % 400, 1000, i % 3 == 0, static_cast<std::uint16_t>(100 + i % 1300)));
+    std::vector<PacketInput> inputs;
+    for (std::size_t i = 0; i < packets.size(); ++i) {
+        PacketInput input;
+        input.bytes = packets[i];
+        input.wire_bytes = 2000;
+        input.at_ns = second + i * 7'000'000;
+        input.link = {LinkStart::ip, 0, 0};
+        inputs.push_back(input);
+    }
+    // Without prefixes who sent first decides, which only the table can know.
+    for (const auto& networks : {default_local_networks(), std::vector<Prefix>{}}) {
+        const FlowTableConfig config{.idle_timeout = std::chrono::seconds(1), .local_networks = networks};
+        FlowTable whole(config);
+        Recorder expected;
+        whole.account(inputs, expected);
+        whole.finish(expected);
+        FlowTable halves(config);
+        Recorder sink;
+        std::vector<PacketClassifier> classifiers;
+        for (int i = 0; i < 3; ++i) classifiers.push_back(halves.classifier());
+        ClassifiedBatch batch;
+        for (std::size_t at = 0, turn = 0; at < inputs.size(); at += 97, ++turn) {
+            classifiers[turn % 3].classify(
+                std::span(inputs).subspan(at, std::min<std::size_t>(97, inputs.size() - at)), batch);
+            halves.account_classified(batch, sink);
+        }
+        for (auto& classifier : classifiers) halves.absorb(std::move(classifier));
+        halves.finish(sink);
+        REQUIRE(sink.updates.size() == expected.updates.size());
+        bool equal = true;
+        for (std::size_t i = 0; i < sink.updates.size(); ++i)
+            equal = equal && sink.updates[i].now == expected.updates[i].now &&
+                    sink.updates[i].flow.total == expected.updates[i].flow.total &&
+                    sink.updates[i].flow.reason == expected.updates[i].flow.reason &&
+                    std::memcmp(&sink.updates[i].flow.key, &expected.updates[i].flow.key,
+                                sizeof(datapath::flow_key)) == 0;
+        CHECK(equal);
+        CHECK(std::memcmp(halves.class_totals().data(), whole.class_totals().data(),
+                          whole.class_totals().size_bytes()) == 0);
+        CHECK(std::memcmp(halves.interface_totals().data(), whole.interface_totals().data(),
+                          whole.interface_totals().size_bytes()) == 0);
+    }
 }

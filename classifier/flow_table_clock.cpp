@@ -1,0 +1,240 @@
+// classifier/flow_table_clock.cpp - what a FlowTable tells its sink, and when.
+//
+// Each flow is in one list of a wheel, by the second at which something may be due: that it has been idle, or
+// closed, for long enough, or has lasted. Packets do not move it; when its second has come it is looked at,
+// and put into another list where nothing is due yet. So a flow is looked at about once a timeout, and
+// nothing is ever scanned. SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "classifier/flow_table_state.h"
+
+namespace egresswatch {
+
+using namespace datapath;
+
+namespace {
+
+constexpr std::size_t prefetch_ahead = 8;  // flows whose counters are fetched from memory meanwhile
+
+Timestamp stamp_of(std::uint64_t ns) noexcept {
+    return Timestamp(std::chrono::nanoseconds(static_cast<std::int64_t>(ns)));
+}
+
+std::uint64_t ns_of(std::chrono::seconds seconds) noexcept {
+    return static_cast<std::uint64_t>(seconds.count()) * second_ns;
+}
+
+FlowCounters counters_of(const flow_entry& entry) noexcept {
+    return {entry.packets_out, entry.bytes_out, entry.packets_in, entry.bytes_in};
+}
+
+bool is_known(const FlowCounters& told) noexcept {  // a flow has a packet at least
+    return (told.packets_out | told.packets_in) != 0;
+}
+
+}  // namespace
+
+void FlowTable::State::deliver(FlowSink& sink, std::uint64_t at_ns) {
+    sink_now_ns = std::max(sink_now_ns, at_ns);
+    sink.on_flow_updates(updates, stamp_of(sink_now_ns));
+    updates.clear();
+    update_entries.clear();
+}
+
+void FlowTable::State::push_update(std::uint32_t number, UpdateReason reason) {
+    const flow_entry& entry = entries[number];
+    FlowCounters& before = told[number];
+    FlowUpdate& update = updates.emplace_back();
+    update_entries.push_back(number);
+    update.key = entry.key;
+    update.total = counters_of(entry);
+    update.delta = {entry.packets_out - before.packets_out, entry.bytes_out - before.bytes_out,
+                    entry.packets_in - before.packets_in, entry.bytes_in - before.bytes_in};
+    update.first_seen = stamp_of(entry.first_seen_ns);
+    update.last_seen = stamp_of(entry.last_seen_ns);
+    if (entry.key.tunnel != TUNNEL_NONE) {
+        update.outer_local = Address::from_bytes(outers[number].local_addr);
+        update.outer_remote = Address::from_bytes(outers[number].remote_addr);
+    }
+    update.ifindex = entry.ifindex;
+    update.handshake_rtt_us = entry.handshake_rtt_us;
+    update.initiator = static_cast<initiator>(entry.initiator);
+    update.initiator_sure = entry.initiator_sure != 0;
+    update.tcp_flags_out = entry.tcp_flags_out;
+    update.tcp_flags_in = entry.tcp_flags_in;
+    update.reason = reason == UpdateReason::active && !is_known(before) ? UpdateReason::created : reason;
+    before = update.total;
+}
+
+void FlowTable::State::report_moved(FlowSink& sink, std::uint64_t at_ns) {
+    bool told_anything = false;
+    for (std::size_t i = 0; i < moved.size(); ++i) {
+        if (i + prefetch_ahead < moved.size()) {
+            prefetch(moved[i + prefetch_ahead]);
+            __builtin_prefetch(&told[moved[i + prefetch_ahead]], 1);
+        }
+        const std::uint32_t number = moved[i];
+        moved_bits[number / 64] &= ~(std::uint64_t{1} << number % 64);
+        if (UNLIKELY(config.closed_timeout.count() > 0) && is_closed(number)) {
+            unschedule(number);
+            schedule(number);
+        }
+        // A volume update may have told everything already.
+        if (is_known(told[number]) && told[number] == counters_of(entries[number])) continue;
+        push_update(number, UpdateReason::active);
+        if (updates.size() < updates_max) continue;
+        deliver(sink, at_ns);
+        told_anything = true;
+    }
+    moved.clear();
+    if (!updates.empty() || !told_anything) deliver(sink, at_ns);  // none at all: time passes
+}
+
+void FlowTable::State::report(const std::vector<std::uint32_t>& numbers, UpdateReason reason, FlowSink& sink,
+                              std::uint64_t at_ns) {
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+        if (i + prefetch_ahead < numbers.size()) {
+            prefetch(numbers[i + prefetch_ahead]);
+            __builtin_prefetch(&told[numbers[i + prefetch_ahead]], 1);
+        }
+        push_update(numbers[i], reason);
+        if (updates.size() == updates_max) deliver(sink, at_ns);
+    }
+    if (!updates.empty()) deliver(sink, at_ns);
+}
+
+void FlowTable::State::advance_to(std::uint64_t at_ns, FlowSink& sink) {
+    if (next_tick_ns != 0 && at_ns < next_tick_ns) return;
+    const std::uint64_t second = at_ns / second_ns;
+    if (next_tick_ns != 0) {
+        report_moved(sink, next_tick_ns);
+        if (!wheel.empty()) run_timers(sink, second * second_ns);
+    } else {
+        timers_done_second = second;
+    }
+    next_tick_ns = (second + 1) * second_ns;
+}
+
+// ------------------------------------------------------------------------------------------------ timers
+
+bool FlowTable::State::is_closed(std::uint32_t number) const noexcept {
+    const flow_entry& entry = entries[number];
+    if (entry.key.l4_proto != PROTO_TCP) return false;
+    return ((entry.tcp_flags_out | entry.tcp_flags_in) & TCP_RST) != 0 ||
+           (entry.tcp_flags_out & entry.tcp_flags_in & TCP_FIN) != 0;
+}
+
+// After so long without packets the flow ends; the largest value: never.
+std::uint64_t FlowTable::State::idle_limit_ns(std::uint32_t number) const noexcept {
+    std::uint64_t limit = config.idle_timeout.count() > 0 ? ns_of(config.idle_timeout) : ~std::uint64_t{0};
+    if (config.closed_timeout.count() > 0 && is_closed(number))
+        limit = std::min(limit, ns_of(config.closed_timeout));
+    return limit;
+}
+
+void FlowTable::State::schedule(std::uint32_t number) {
+    const flow_entry& entry = entries[number];
+    const std::uint64_t done_ns = timers_done_second * second_ns;
+    // The first full second at which something may be due; a time before the clock's counts as now, one that
+    // lies beyond the wheel is looked at when the wheel has turned once.
+    std::uint64_t due_ns = (timers_done_second + wheel.size() - 1) * second_ns;
+    if (const std::uint64_t limit = idle_limit_ns(number); limit != ~std::uint64_t{0})
+        due_ns =
+            std::min<std::uint64_t>(due_ns, std::max<std::uint64_t>(entry.last_seen_ns, done_ns) + limit);
+    if (const std::uint64_t period = ns_of(config.active_timeout); period > 0) {
+        const std::uint64_t age = done_ns > entry.first_seen_ns ? done_ns - entry.first_seen_ns : 0;
+        due_ns = std::min<std::uint64_t>(due_ns, entry.first_seen_ns + (age / period + 1) * period);
+    }
+    const std::uint64_t second = std::clamp((due_ns + second_ns - 1) / second_ns, timers_done_second + 1,
+                                            timers_done_second + wheel.size() - 1);
+    const auto list = static_cast<std::uint32_t>(second % wheel.size());
+    timers[number] = {wheel[list], wheel_head | list};
+    if (wheel[list] != no_entry) timers[wheel[list]].previous = number;
+    wheel[list] = number;
+}
+
+void FlowTable::State::unschedule(std::uint32_t number) {
+    const Timer timer = timers[number];
+    if ((timer.previous & wheel_head) != 0)
+        wheel[timer.previous & ~wheel_head] = timer.next;
+    else
+        timers[timer.previous].next = timer.next;
+    if (timer.next != no_entry) timers[timer.next].previous = timer.previous;
+}
+
+// Slots and entries come in an order that growth changes; the sink's order must not depend on it.
+bool FlowTable::State::before(std::uint32_t a, std::uint32_t b) const noexcept {
+    const flow_entry& x = entries[a];
+    const flow_entry& y = entries[b];
+    if (x.first_seen_ns != y.first_seen_ns) return x.first_seen_ns < y.first_seen_ns;
+    return std::memcmp(&x.key, &y.key, sizeof x.key) < 0;
+}
+
+void FlowTable::State::sort(std::vector<std::uint32_t>& numbers) const {
+    const auto in_order = [this](std::uint32_t a, std::uint32_t b) { return before(a, b); };
+    if (!std::is_sorted(numbers.begin(), numbers.end(), in_order))
+        std::sort(numbers.begin(), numbers.end(), in_order);
+}
+
+void FlowTable::State::run_timers(FlowSink& sink, std::uint64_t at_ns) {
+    const std::uint64_t target = at_ns / second_ns;
+    const std::uint64_t done_ns = timers_done_second * second_ns;
+    const std::uint64_t period = ns_of(config.active_timeout);
+    const auto age = [](std::uint64_t now_at, std::uint64_t since) {
+        return now_at > since ? now_at - since : 0;
+    };
+    // After a long silence every list is due, once.
+    const std::uint64_t steps =
+        target > timers_done_second ? std::min<std::uint64_t>(target - timers_done_second, wheel.size()) : 0;
+    std::vector<std::uint32_t> due;
+    std::vector<std::uint32_t> ended;
+    std::vector<std::uint32_t> lasting;
+    for (std::uint64_t i = 0; i < steps; ++i) {
+        std::uint32_t number = std::exchange(wheel[(timers_done_second + 1 + i) % wheel.size()], no_entry);
+        for (; number != no_entry; number = timers[number].next) due.push_back(number);
+    }
+    timers_done_second = std::max(timers_done_second, target);
+    for (const std::uint32_t number : due) {
+        const flow_entry& entry = entries[number];
+        if (age(at_ns, entry.last_seen_ns) >= idle_limit_ns(number)) {
+            ended.push_back(number);
+            continue;
+        }
+        if (period > 0 &&
+            age(at_ns, entry.first_seen_ns) / period > age(done_ns, entry.first_seen_ns) / period)
+            lasting.push_back(number);
+        schedule(number);
+    }
+    sort(lasting);
+    report(lasting, UpdateReason::active, sink, at_ns);
+    sort(ended);
+    report(ended, UpdateReason::ended, sink, at_ns);
+    for (const std::uint32_t number : ended) free_entry(number);
+}
+
+// ------------------------------------------------------------------------------------------------ end
+
+void FlowTable::advance(std::uint64_t at_ns, FlowSink& sink) {
+    state_->now_max_ns = std::max(state_->now_max_ns, at_ns);
+    state_->advance_to(at_ns, sink);
+}
+
+void FlowTable::drain(FlowSink& sink) {
+    state_->report_moved(sink, state_->now_max_ns);
+}
+
+void FlowTable::finish(FlowSink& sink) {
+    State& s = *state_;
+    s.report_moved(sink, s.now_max_ns);
+    std::vector<std::uint32_t> numbers;
+    numbers.reserve(s.live);
+    for (std::uint32_t number = 0; number < s.entries_used; ++number)
+        if (s.entries[number].tag != FLOW_FREE) numbers.push_back(number);
+    s.sort(numbers);
+    s.report(numbers, UpdateReason::ended, sink, s.now_max_ns);
+    s.clear();
+}
+
+}  // namespace egresswatch

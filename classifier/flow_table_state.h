@@ -1,0 +1,90 @@
+// classifier/flow_table_state.h - what a FlowTable consists of. Internal to classifier/: flow_table.cpp adds
+// packets, flow_table_clock.cpp tells the sink, flow_table_memory.cpp makes room. SPDX-License-Identifier:
+// Apache-2.0
+#pragma once
+
+#include <vector>
+
+#include "classifier/first_sender.h"
+#include "classifier/table_platform.h"
+
+namespace egresswatch {
+
+constexpr std::uint64_t second_ns = 1'000'000'000;
+constexpr std::uint32_t no_entry = 0xffffffff;
+
+struct FlowTable::State : datapath::TablePlatform {
+    // A flow's place in the wheel: entry numbers.
+    struct Timer {
+        std::uint32_t next;
+        std::uint32_t previous;  // `wheel_head` | index into the wheel, where it is the first
+    };
+    static constexpr std::uint32_t wheel_head = 0x80000000;
+
+    explicit State(FlowTableConfig given);
+
+    // Packets.
+    void take(const ClassifiedBatch::Content& batch, FlowSink& sink);
+    void decide(const ClassifiedBatch::Content& batch);
+    void add(const ClassifiedPacket& packet, std::uint32_t likely_entry, FlowSink& sink);
+    [[nodiscard]] std::uint32_t add_searching(const ClassifiedPacket& packet);
+    [[nodiscard]] std::uint32_t find_tag(std::uint64_t hash) const noexcept;
+    [[nodiscard]] std::uint32_t find(const datapath::flow_key& key) noexcept;
+
+    // Memory.
+    void set_limits();
+    void grow();
+    [[nodiscard]] bool rehash(std::size_t slots);
+    void extend_entries();
+    void free_entry(std::uint32_t number);
+    void clear();  // gives the memory back
+
+    // Clock.
+    void advance_to(std::uint64_t at_ns, FlowSink& sink);
+    void report_moved(FlowSink& sink, std::uint64_t at_ns);
+    void report(const std::vector<std::uint32_t>& numbers, UpdateReason reason, FlowSink& sink,
+                std::uint64_t at_ns);
+    void run_timers(FlowSink& sink, std::uint64_t at_ns);
+    void schedule(std::uint32_t number);
+    void unschedule(std::uint32_t number);
+    [[nodiscard]] std::uint64_t idle_limit_ns(std::uint32_t number) const noexcept;
+    [[nodiscard]] bool is_closed(std::uint32_t number) const noexcept;
+    void sort(std::vector<std::uint32_t>& numbers) const;
+    [[nodiscard]] bool before(std::uint32_t a, std::uint32_t b) const noexcept;
+    void prefetch(std::uint32_t number) const noexcept;
+    void push_update(std::uint32_t number, UpdateReason reason);
+    void deliver(FlowSink& sink, std::uint64_t at_ns);
+
+    FlowTableConfig config;
+    datapath::section_state section{};
+    datapath::walk_state walk{};
+    LocalNetworks networks;
+    ClassifiedBatch own_batch;
+    FirstSenders first_senders;
+    std::uint32_t flows_max = 0;
+    std::uint64_t live = 0;
+
+    // By entry number, beside `entries` and `outers`.
+    ZeroedArray<FlowCounters> told;  // zero: the sink has not had the flow's first update
+    ZeroedArray<Timer> timers;
+    ZeroedArray<std::uint32_t> slot_of;
+    ZeroedArray<std::uint64_t> moved_bits;
+    std::vector<std::uint32_t> moved;  // in the order of their first packet since the last tick
+    std::vector<std::uint32_t> wheel;  // first of a list, by second at which something may be due
+
+    // What the sink is being told.
+    std::vector<FlowUpdate> updates;
+    std::vector<std::uint32_t> update_entries;
+    std::uint64_t now_max_ns = 0;
+    std::uint64_t sink_now_ns = 0;   // what the sink was told last; never goes back
+    std::uint64_t next_tick_ns = 0;  // 0: no packet yet
+    std::uint64_t timers_done_second = 0;
+
+    // Packets whose direction the order decides, once decided; and their outer addresses.
+    std::vector<ClassifiedPacket> decided;
+    std::vector<datapath::flow_outer> decided_outers;
+    datapath::packet_class last{};
+    datapath::packet_class described{};  // scratch of add_searching()
+};
+
+}  // namespace egresswatch

@@ -1,0 +1,239 @@
+// classifier/packet_classifier.cpp
+// SPDX-License-Identifier: Apache-2.0
+#include "classifier/packet_classifier.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "classifier/first_sender.h"
+#include "classifier/table_platform.h"
+
+namespace egresswatch {
+
+using namespace datapath;
+
+namespace {
+
+constexpr std::size_t prefetch_ahead = 8;  // packets whose headers are fetched from memory meanwhile
+constexpr std::uint8_t nothing = 0;        // what an empty packet points at
+constexpr std::uint8_t undecided = DIRECTION_COUNT;
+constexpr const char* border_prefixes[] = {
+    "10.0.0.0/8",     "172.16.0.0/12", "192.168.0.0/16",  // RFC 1918
+    "100.64.0.0/10",                                      // RFC 6598
+    "169.254.0.0/16",                                     // RFC 3927
+    "127.0.0.0/8",    "::1/128",                          // loopback
+    "fc00::/7",                                           // RFC 4193
+    "fe80::/10",                                          // RFC 4291
+};
+
+packet_facts facts_of(const PacketInput& packet) noexcept {
+    packet_facts facts{};
+    facts.frame.wire_bytes = packet.wire_bytes;
+    facts.frame.captured_bytes = static_cast<std::uint32_t>(packet.bytes.size());
+    facts.frame.start_offset = packet.link.offset;
+    facts.ifindex = packet.ifindex;
+    switch (packet.link.start) {
+        case LinkStart::ethernet:
+        case LinkStart::ip:
+            // The fast walk starts at the first byte of the frame; behind anything else the full walk starts.
+            if (packet.link.offset == 0) {
+                facts.frame.start = packet.link.start == LinkStart::ip ? START_IP : START_ETHERNET;
+            } else {
+                facts.frame.start = START_ETHER_TYPE;
+                facts.frame.start_ether_type =
+                    packet.link.start == LinkStart::ip ? ETHER_IPV4 : ETHER_BRIDGED;
+            }
+            break;
+        case LinkStart::ppp:
+            facts.frame.start = START_PPP;
+            break;
+        case LinkStart::ether_type:
+            facts.frame.start = START_ETHER_TYPE;
+            facts.frame.start_ether_type = packet.link.ether_type;
+            break;
+        case LinkStart::not_ip:
+            facts.frame.start = START_NOT_IP;
+            break;
+        case LinkStart::truncated:
+            // An IP header that cannot be read: truncated, or malformed where nothing was cut off.
+            facts.frame.start = START_ETHER_TYPE;
+            facts.frame.start_ether_type = ETHER_IPV4;
+            facts.frame.start_offset = facts.frame.captured_bytes;
+            break;
+    }
+    return facts;
+}
+
+std::uint64_t word(const std::uint8_t* at) noexcept {
+    std::uint64_t value;
+    std::memcpy(&value, at, sizeof value);
+    return value;
+}
+
+// Of two ends of a packet the one in the home region is ours, where the other is not.
+std::uint8_t direction_by_region(const TablePlatform& platform, const walk_result& walk) noexcept {
+    if (platform.region == nullptr) return undecided;
+    const auto kind = [&](const std::uint8_t* address) {
+        return region_kind_of(platform.region, platform.region_cells,
+                              region_lookup(platform.region, platform.region_cells, address));
+    };
+    const std::uint32_t source = kind(walk.src);
+    const std::uint32_t destination = kind(walk.dst);
+    if (source == KIND_HOME && destination > KIND_HOME) return DIRECTION_OUT;
+    if (destination == KIND_HOME && source > KIND_HOME) return DIRECTION_IN;
+    return undecided;
+}
+
+std::uint8_t direction_by_address(const TablePlatform& platform, const LocalNetworks& networks,
+                                  const walk_result& walk) noexcept {
+    bool source = networks.contain(walk.src);
+    bool destination = networks.contain(walk.dst);
+    if (source == destination && walk.levels > 0) {
+        source = networks.contain(walk.outer_src);
+        destination = networks.contain(walk.outer_dst);
+    }
+    if (source != destination) return source ? DIRECTION_OUT : DIRECTION_IN;
+    return direction_by_region(platform, walk);
+}
+
+}  // namespace
+
+std::vector<Prefix> default_local_networks() {
+    std::vector<Prefix> out;
+    for (const char* text : border_prefixes) out.push_back(*Prefix::parse(text));
+    return out;
+}
+
+LocalNetworks::LocalNetworks(const std::vector<Prefix>& prefixes) {
+    for (const Prefix& prefix : prefixes) {
+        if (prefix.is_ipv4()) {
+            const std::uint32_t mask = prefix.length == 0 ? 0 : ~std::uint32_t{0} << (32 - prefix.length);
+            ipv4_.push_back({std::byteswap(prefix.base.ipv4()), std::byteswap(mask)});
+            continue;
+        }
+        Wide wide{};
+        std::uint8_t mask[16] = {};
+        for (unsigned bit = 0; bit < prefix.length; ++bit)
+            mask[bit / 8] |= static_cast<std::uint8_t>(0x80 >> bit % 8);
+        for (int half = 0; half < 2; ++half) {
+            wide.mask[half] = word(mask + 8 * half);
+            wide.value[half] = word(prefix.base.bytes.data() + 8 * half);
+        }
+        ipv6_.push_back(wide);
+    }
+}
+
+bool LocalNetworks::contain(const std::uint8_t* address) const noexcept {
+    const std::uint64_t high = word(address);
+    const std::uint64_t low = word(address + 8);
+    if (high == 0 && (low & 0xffffffff) == 0xffff0000) {  // ::ffff:a.b.c.d
+        const auto ipv4 = static_cast<std::uint32_t>(low >> 32);
+        for (const Narrow& n : ipv4_)
+            if ((ipv4 & n.mask) == n.value) return true;
+        return false;
+    }
+    for (const Wide& w : ipv6_)
+        if ((high & w.mask[0]) == w.value[0] && (low & w.mask[1]) == w.value[1]) return true;
+    return false;
+}
+
+void describe(TablePlatform& platform, const packet_facts& facts, const packet_class& found,
+              ClassifiedPacket& out, flow_outer& outer) {
+    out.kind = ClassifiedPacket::Kind::untracked;
+    out.tunnelled = false;
+    if (!is_tracked(&platform, &found)) return;
+    out.kind = ClassifiedPacket::Kind::tracked;
+    make_key(&found, &out.key);
+    out.hash = flow_hash(&out.key, platform.hash_seed);
+    out.ip_bytes = static_cast<std::uint32_t>(found.ip_bytes);
+    out.ifindex = facts.ifindex;
+    out.direction = found.direction;
+    out.tcp_flags = found.walk.l4_proto == PROTO_TCP ? found.walk.tcp_flags : std::uint8_t{0};
+    if (LIKELY(found.walk.levels == 0)) return;
+    out.tunnelled = true;
+    const bool leaves = found.direction == DIRECTION_OUT;
+    copy_address(outer.local_addr, leaves ? found.walk.outer_src : found.walk.outer_dst);
+    copy_address(outer.remote_addr, leaves ? found.walk.outer_dst : found.walk.outer_src);
+}
+
+// ------------------------------------------------------------------------------------------------ batch
+
+ClassifiedBatch::ClassifiedBatch() : content_(std::make_unique<Content>()) {}
+ClassifiedBatch::ClassifiedBatch(ClassifiedBatch&&) noexcept = default;
+ClassifiedBatch& ClassifiedBatch::operator=(ClassifiedBatch&&) noexcept = default;
+ClassifiedBatch::~ClassifiedBatch() = default;
+
+std::size_t ClassifiedBatch::size() const noexcept {
+    return content_->count;
+}
+
+// ------------------------------------------------------------------------------------------------ classifier
+
+PacketClassifier::State::State(const ClassifierConfig& config) : networks(config.local_networks) {
+    track_all = config.track_all;
+    hash_seed = config.hash_seed;
+    walk_scratch = &walk;
+}
+
+PacketClassifier::PacketClassifier(const ClassifierConfig& config)
+    : state_(std::make_unique<State>(config)) {}
+PacketClassifier::PacketClassifier(PacketClassifier&&) noexcept = default;
+PacketClassifier& PacketClassifier::operator=(PacketClassifier&&) noexcept = default;
+PacketClassifier::~PacketClassifier() = default;
+
+void PacketClassifier::install_region(std::span<const std::byte> block) noexcept {
+    state_->region = reinterpret_cast<const __u16*>(block.data());
+    state_->region_cells = static_cast<__u32>(block.size() / sizeof(__u16));
+}
+
+void PacketClassifier::classify(std::span<const PacketInput> packets, ClassifiedBatch& batch) {
+    classify_packets(*state_, state_->networks, packets, *batch.content_);
+}
+
+void classify_packets(TablePlatform& s, const LocalNetworks& networks, std::span<const PacketInput> packets,
+                      ClassifiedBatch::Content& content) {
+    if (content.capacity < packets.size()) {
+        content.packets = std::make_unique_for_overwrite<ClassifiedPacket[]>(packets.size());
+        content.capacity = packets.size();
+    }
+    content.count = packets.size();
+    content.outers.clear();
+    content.undecided.clear();
+    flow_outer outer;
+    packet_class found;
+    for (std::size_t i = 0; i < packets.size(); ++i) {
+        if (i + prefetch_ahead < packets.size()) {
+            const std::uint8_t* ahead = packets[i + prefetch_ahead].bytes.data();
+            __builtin_prefetch(ahead);
+            __builtin_prefetch(ahead + 63);
+        }
+        const PacketInput& packet = packets[i];
+        s.data = packet.bytes.empty() ? &nothing : packet.bytes.data();
+        s.captured = static_cast<std::uint32_t>(packet.bytes.size());
+        s.interface = packet.interface;
+        if (packet.interface >= s.interfaces.size()) s.interfaces.resize(packet.interface + 1);
+        const packet_facts facts = facts_of(packet);
+        (void)walk_packet(&s, s.data, s.data + s.captured, &facts, &found);
+        ClassifiedPacket& out = content.packets[i];
+        out.at_ns = packet.at_ns;
+        found.direction = packet.direction;
+        if (found.direction >= DIRECTION_COUNT)
+            found.direction = found.walk.status == WALK_IP ? direction_by_address(s, networks, found.walk)
+                                                           : std::uint8_t{DIRECTION_OUT};
+        if (found.direction == undecided) {
+            const walk_result& walk = found.walk;
+            out.kind = ClassifiedPacket::Kind::undecided;
+            out.hash = FirstSenders::conversation(walk.src, walk.dst, walk.sport, walk.dport, walk.l4_proto);
+            content.undecided.push_back({facts, found, packet.interface});
+            continue;
+        }
+        count_walked(&s, &facts, &found);
+        describe(s, facts, found, out, outer);
+        if (UNLIKELY(out.tunnelled)) content.outers.push_back(outer);
+    }
+    content.last = found;
+}
+
+}  // namespace egresswatch

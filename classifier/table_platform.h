@@ -1,0 +1,229 @@
+// classifier/table_platform.h - the platform of datapath/account.h in user space. Internal to classifier/.
+//
+// One TablePlatform belongs to one thread. That of a PacketClassifier only walks and counts; that of a
+// FlowTable keeps flows too.
+//
+// Where a flow lies: `buckets` is the open-addressing table of datapath/flow.h, eight slots to a cache line:
+// the tag, and the number of the flow's entry. The entries stand apart, in the order in which flows were
+// made: a new flow is written where the last one was, not to a random place, growing moves 8 bytes a flow,
+// and the last records are read in order. SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "classifier/datapath/walk_platform_memory.h"
+#include "classifier/flow_table.h"
+#include "classifier/zeroed_array.h"
+
+namespace egresswatch::datapath {
+
+struct section_state;
+struct walk_state;
+
+struct alignas(64) TableBucket {
+    flow_tags tags;
+    std::array<__u32, FLOW_PROBES> entry;
+};
+static_assert(sizeof(TableBucket) == 64, "one cache line");
+
+struct TablePlatform {
+    // The packet.
+    const __u8* data = nullptr;
+    __u32 captured = 0;
+    __u64 now_ns = 0;
+    __u32 interface = 0;
+    bool tunnelled = false;
+    const flow_outer* carrier = nullptr;  // the carrier's addresses, where it is tunnelled
+    // What is counted into.
+    const __u16* region = nullptr;
+    __u32 region_cells = 0;
+    ZeroedArray<class_totals> classes{CLASSES_MAX};
+    std::vector<iface_totals> interfaces{1};
+    std::array<__u64, LOSS_REASON_COUNT> losses{};
+    bool track_all = false;
+    __u64 hash_seed = 0;
+    walk_state* walk_scratch = nullptr;
+    // Flows.
+    ZeroedArray<TableBucket> buckets;
+    ZeroedArray<flow_entry> entries;
+    ZeroedArray<flow_outer> outers;  // as entries; written only where there was ever a tunnel
+    std::vector<__u32> free_entries;
+    section_state* only_section = nullptr;
+    __u32 slot_mask = 0;
+    __u32 entries_used = 0;  // ever: those from here on are zero
+    __u32 entries_max = 0;
+    bool any_outer = false;
+    bool may_grow = false;
+    // What happened to the packet.
+    bool wants_growth = false;
+    bool is_new = false;
+    bool reached_volume = false;
+
+    [[nodiscard]] bool entries_full() const noexcept {
+        return free_entries.empty() && entries_used == entries_max;
+    }
+    [[nodiscard]] __u32& tag_at(__u32 slot) noexcept {
+        return buckets[slot / FLOW_PROBES].tags.tag[slot % FLOW_PROBES];
+    }
+    [[nodiscard]] __u32& entry_at(__u32 slot) noexcept {
+        return buckets[slot / FLOW_PROBES].entry[slot % FLOW_PROBES];
+    }
+};
+using platform_ctx = TablePlatform*;
+
+#define PLATFORM_TAGS
+
+DATAPATH_INLINE int platform_read(platform_ctx ctx, __u32 offset, void* to, __u32 size) {
+    return read_memory(ctx->data, ctx->captured, offset, to, size);
+}
+DATAPATH_INLINE const __u16* platform_region(platform_ctx ctx) {
+    return ctx->region;
+}
+DATAPATH_INLINE __u32 platform_region_cells(platform_ctx ctx) {
+    return ctx->region_cells;
+}
+DATAPATH_INLINE struct iface_direction* platform_iface(platform_ctx ctx, __u32 direction) {
+    return &ctx->interfaces[ctx->interface].by_direction[direction];
+}
+DATAPATH_INLINE struct class_traffic* platform_class(platform_ctx ctx, __u32 class_id, __u32 direction) {
+    return &ctx->classes[class_id].by_direction[direction];
+}
+DATAPATH_INLINE const volatile __u32* platform_tags(platform_ctx ctx, __u32 slot) {
+    return ctx->buckets[slot / FLOW_PROBES].tags.tag;
+}
+DATAPATH_INLINE void platform_tag_taken(platform_ctx ctx, __u32 slot, __u32 tag) {
+    ctx->tag_at(slot) = tag;
+}
+// A free slot is asked for its entry only where a flow is put into it: that is when it gets one. None where
+// the memory that the table may use is used up.
+DATAPATH_INLINE struct flow_entry* platform_flow(platform_ctx ctx, __u32 slot) {
+    __u32& number = ctx->entry_at(slot);
+    if (ctx->tag_at(slot) == FLOW_FREE) {
+        if (UNLIKELY(!ctx->free_entries.empty())) {
+            number = ctx->free_entries.back();
+            ctx->free_entries.pop_back();
+        } else if (LIKELY(ctx->entries_used < ctx->entries_max)) {
+            number = ctx->entries_used++;
+        } else {
+            return nullptr;
+        }
+    }
+    return &ctx->entries[number];
+}
+DATAPATH_INLINE struct flow_outer* platform_outer(platform_ctx ctx, __u32 slot) {
+    if (LIKELY(!ctx->any_outer && !ctx->tunnelled)) return nullptr;  // it is zero already
+    ctx->any_outer = true;
+    return &ctx->outers[ctx->entry_at(slot)];
+}
+DATAPATH_INLINE __u32 platform_slot_mask(platform_ctx ctx) {
+    return ctx->slot_mask;
+}
+DATAPATH_INLINE __u64 platform_hash_seed(platform_ctx ctx) {
+    return ctx->hash_seed;
+}
+DATAPATH_INLINE int platform_track_all(platform_ctx ctx) {
+    return ctx->track_all ? 1 : 0;
+}
+DATAPATH_INLINE __u64 platform_now(platform_ctx ctx) {
+    return ctx->now_ns;
+}
+DATAPATH_INLINE __u64 platform_now_coarse(platform_ctx ctx) {
+    return ctx->now_ns;
+}
+// A flow that finds no slot while the table may still grow is tried again, and is no loss yet.
+DATAPATH_INLINE void platform_lose(platform_ctx ctx, __u32 reason, __u64 amount) {
+    if (ctx->may_grow && !ctx->entries_full() &&
+        (reason == LOSS_FLOWS_FULL || reason == LOSS_FLOWS_FULL_BYTES))
+        ctx->wants_growth = true;
+    else
+        ctx->losses[reason] += amount;
+}
+DATAPATH_INLINE void platform_event(platform_ctx ctx, __u32 kind, __u32, const struct flow_key*, __u64) {
+    if (kind == EVENT_FLOW_NEW) ctx->is_new = true;
+    if (kind == EVENT_FLOW_VOLUME) ctx->reached_volume = true;
+}
+DATAPATH_INLINE struct walk_state* platform_walk_state(platform_ctx ctx) {
+    return ctx->walk_scratch;
+}
+DATAPATH_INLINE struct section_state* platform_section(platform_ctx ctx) {
+    return ctx->only_section;
+}
+
+}  // namespace egresswatch::datapath
+
+#include "classifier/datapath/account.h"
+
+namespace egresswatch {
+
+// What the flow table needs of a packet. 72 bytes: it may cross from one core to another.
+struct ClassifiedPacket {
+    enum class Kind : std::uint8_t {
+        untracked,  // counted; only its time matters
+        tracked,
+        undecided  // the next of `undecided`: not counted yet, for who sent first is known to the flow table
+                   // only
+    };
+    datapath::flow_key key;
+    std::uint64_t hash;  // of the key; where undecided: of the conversation
+    std::uint64_t at_ns;
+    std::uint32_t ip_bytes;
+    std::uint32_t ifindex;
+    std::uint8_t direction;
+    std::uint8_t tcp_flags;
+    Kind kind;
+    bool tunnelled;  // its addresses are the next of `outers`
+};
+
+struct UndecidedPacket {
+    datapath::packet_facts facts;
+    datapath::packet_class found;  // walked
+    std::uint32_t interface;
+};
+
+struct ClassifiedBatch::Content {
+    std::unique_ptr<ClassifiedPacket[]> packets;
+    std::size_t capacity = 0;
+    std::size_t count = 0;
+    std::vector<datapath::flow_outer> outers;
+    std::vector<UndecidedPacket> undecided;
+    datapath::packet_class last;  // of the last packet, unless that is undecided
+};
+
+// What `local_networks` say, made ready for one comparison a prefix.
+class LocalNetworks {
+public:
+    explicit LocalNetworks(const std::vector<Prefix>& prefixes);
+    [[nodiscard]] bool contain(const std::uint8_t* address) const noexcept;
+
+private:
+    struct Wide {
+        std::uint64_t value[2];
+        std::uint64_t mask[2];
+    };
+    struct Narrow {
+        std::uint32_t value;
+        std::uint32_t mask;
+    };
+    std::vector<Narrow> ipv4_;
+    std::vector<Wide> ipv6_;
+};
+
+struct PacketClassifier::State : datapath::TablePlatform {
+    explicit State(const ClassifierConfig& config);
+
+    datapath::walk_state walk{};
+    LocalNetworks networks;
+};
+
+// Walks the packets, counts those whose direction the addresses tell, and describes all of them in order.
+void classify_packets(datapath::TablePlatform& platform, const LocalNetworks& networks,
+                      std::span<const PacketInput> packets, ClassifiedBatch::Content& content);
+
+// Fills in what is known of a packet whose direction is.
+void describe(datapath::TablePlatform& platform, const datapath::packet_facts& facts,
+              const datapath::packet_class& found, ClassifiedPacket& out, datapath::flow_outer& outer);
+
+}  // namespace egresswatch
