@@ -6,6 +6,7 @@
 #include <array>
 
 #include "rules/limits.h"
+#include "rules/policy_lint.h"
 #include "rules/region_groups.h"
 
 namespace egresswatch::rules {
@@ -58,6 +59,7 @@ std::shared_ptr<const Policy> PolicyBuilder::build(std::string content_hash) {
         warn_unused();
         warn_covered_allows();
         warn_equal_rules();
+        warn_of_lint();
     }
     if (problems_.errors() != 0 || some_unreadable_) return nullptr;
     policy_->content_hash_ = std::move(content_hash);
@@ -384,6 +386,13 @@ Where PolicyBuilder::entry_where(const File& file, const Node& node, const char*
     const std::string id = id_in(node);
     return {file.source, std::string(kind) + " " + (id.empty() ? std::to_string(index + 1) : in_quotes(id)) +
                              " (line " + std::to_string(node.line) + ")"};
+}
+
+void PolicyBuilder::warn_of_lint() {
+    for (LintFinding& finding : lint_policy(*policy_)) {
+        const auto& [where, node] = (finding.of_rule ? rule_nodes_ : allow_nodes_)[finding.index];
+        problems_.warning(where, *node, finding.code, std::move(finding.message), std::move(finding.help));
+    }
 }
 
 void PolicyBuilder::warn_unused() {

@@ -75,6 +75,7 @@ private:
     void warn_unused();
     void warn_covered_allows();
     void warn_equal_rules();
+    void warn_of_lint();
 
     // A list of the region table while there is room for it, a set of the prefix index otherwise.
     PrefixSet add_list(std::string name, const std::vector<Prefix>& prefixes, bool named);

@@ -79,6 +79,7 @@ struct Evaluator::State {
     Decision decide(int index, const Subject& flow) const;
     std::string near_miss(const AllowEntry& entry, const Subject& flow) const;
     bool counts(const Rule& rule, const Subject& flow) const;
+    RuleExplanation explain_rule(std::size_t index, const Subject& flow) const;
     void crossed(std::size_t index, const GroupKey& key, const Windows::Sum& sum, const Subject& flow,
                  int entry, std::vector<Finding>& out);
 
@@ -242,6 +243,35 @@ void Evaluator::State::crossed(std::size_t index, const GroupKey& key, const Win
     out.push_back(std::move(finding));
 }
 
+RuleExplanation Evaluator::State::explain_rule(std::size_t index, const Subject& flow) const {
+    const Rule& rule = policy->rules[index];
+    RuleExplanation out;
+    out.id = rule.id;
+    out.kind = "sum";
+    out.threshold = rule.at_least;
+    out.measure = measure_name(rule.measure);
+    out.window = rule.over;
+    if (!rule.active)
+        out.why_not = "it asks for what is unknown in this version";
+    else if (match(rule.when, flow, Purpose::rule) != Truth::yes)
+        out.why_not = why_not(rule.when, flow, Purpose::rule);
+    else if (!can_group(rule.by, flow))
+        out.why_not = "no field of its group is known";
+    for (std::size_t i = 0; i < rule.exceptions.size() && out.why_not.empty(); ++i) {
+        const RuleException& exception = rule.exceptions[i];
+        if (flow.at < exception.expires.at && match(exception.match, flow, Purpose::allow) == Truth::yes)
+            out.why_not = "exception " + std::to_string(i + 1) + " of " + exception.owner +
+                          " excuses it until " + exception.expires.text;
+    }
+    if (!out.why_not.empty()) return out;
+    out.counts = true;
+    out.group = group_fields(rule.by, flow);
+    const Timestamp at = std::max(reached, flow.at);
+    out.value = rules[index].windows->value(group_key(rule.by, flow, hash), at);
+    out.suppressed = rules[index].suppressions->active(group_key(rule.suppress_by, flow, hash), at);
+    return out;
+}
+
 Evaluator::Evaluator(std::shared_ptr<const Policy> policy, ClassOf class_of)
     : Evaluator(std::move(policy), std::move(class_of), Host{}) {}
 Evaluator::Evaluator(std::shared_ptr<const Policy> policy, ClassOf class_of, Host host)
@@ -311,6 +341,29 @@ int Evaluator::allowed_by(const FlowUpdate& update, const ClassInfo& info, Times
                           const FlowFacts& facts) const {
     return state_->covering_entry(state_->plan.of_class(update.key.class_id, info),
                                   state_->subject(update, info, now, facts));
+}
+
+Explanation Evaluator::explain(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
+                               const FlowFacts& facts) const {
+    State& state = *state_;
+    Subject flow = state.subject(update, info, sane(now), facts);
+    const int entry = state.covering_entry(state.plan.of_class(update.key.class_id, info), flow);
+    flow.allowed = entry >= 0;
+    Explanation out;
+    out.decision = state.decide(entry, flow);
+    for (std::size_t i = 0; i < state.policy->allows.size(); ++i) {
+        const AllowEntry& allow = state.policy->allows[i];
+        const std::string miss = state.near_miss(allow, flow);
+        AllowExplanation line{allow.id, static_cast<int>(i) == entry,
+                              why_not(allow.match, flow, Purpose::allow), !miss.empty()};
+        // What near_miss() knows beyond the fields: that it has expired, that a tunnel leads elsewhere.
+        if (line.why_not.empty() && !line.covers)
+            line.why_not = miss.substr(std::min(miss.size(), allow.id.size() + 1));
+        out.allows.push_back(std::move(line));
+    }
+    for (std::size_t i = 0; i < state.policy->rules.size(); ++i)
+        out.rules.push_back(state.explain_rule(i, flow));
+    return out;
 }
 
 EvaluatorCounters Evaluator::counters() const noexcept {

@@ -20,6 +20,7 @@
 
 #include "classifier/flow_update.h"
 #include "classifier/region/region_spec.h"
+#include "rules/explanation.h"
 #include "rules/finding.h"
 #include "rules/flow_facts.h"
 #include "rules/policy.h"
@@ -89,6 +90,10 @@ public:
     // The same without the words, for every update: the entry's index in Policy::allows, or -1.
     [[nodiscard]] int allowed_by(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
                                  const FlowFacts& facts = {}) const;
+
+    // Every entry and rule beside the flow, at packet time `now`: for people, not for every update.
+    [[nodiscard]] Explanation explain(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
+                                      const FlowFacts& facts = {}) const;
 
     [[nodiscard]] EvaluatorCounters counters() const noexcept;
     [[nodiscard]] std::vector<RuleStatus> rule_status() const;

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "rules/limits.h"
+#include "rules/placeholder.h"
 
 namespace egresswatch::rules {
 
@@ -63,6 +64,10 @@ std::optional<ValueError> problem_of(const Value<T>& value) {
 
 // The one place that says which text a form takes.
 std::optional<ValueError> check_scalar(const Key& key, std::string_view text) {
+    if (text == placeholder)
+        return ValueError{"fill-in", "`" + std::string(key.name) + "` is still to be filled in",
+                          "write it in the place of " + std::string(placeholder) +
+                              ": a person answers for what is allowed. " + std::string(key.doc)};
     if (key.takes_unknown && text == "unknown") return std::nullopt;
     if (is_pattern(text) && key.takes_pattern) return problem_of(parse_pattern(text));
     if (is_pattern(text) && key.form != Form::text)
@@ -181,6 +186,10 @@ std::string_view kind_name_of(const Node& node) {
 }
 
 }  // namespace
+
+bool may_be_empty(const Key& key) noexcept {
+    return key.name == "by" || key.form == Form::tag_list;
+}
 
 void Problems::add(Diagnostic diagnostic) {
     errors_ += diagnostic.severity == Severity::error ? 1 : 0;
@@ -369,8 +378,7 @@ void Fields::read_scalars(Slot& slot, const Node& value) {
     if (value.kind == Node::Kind::scalar) return read_scalar(slot, value);
     const Key& key = *slot.key;
     // An empty list would have to mean "none", and a selection without values means "any".
-    const bool may_be_empty = key.name == "by" || key.form == Form::tag_list;
-    if (value.items.empty() && !may_be_empty)
+    if (value.items.empty() && !may_be_empty(key))
         problems_->error(where_, value, "empty-list", "the list `" + std::string(key.name) + "` is empty",
                          "name at least one value, or remove the key");
     if (value.items.size() > limits::list_items_max)

@@ -48,6 +48,9 @@ private:
     std::size_t beyond_ = 0;  // found when full: counted, not kept
 };
 
+// Of a list, whether it may hold nothing: an empty one elsewhere would have to mean "none".
+[[nodiscard]] bool may_be_empty(const Key& key) noexcept;
+
 class Fields {
 public:
     Fields(const Node& node, const Mapping& mapping, Where where, Problems& problems);

@@ -12,6 +12,7 @@
 
 #include "rules/compiler.h"
 #include "rules/limits.h"
+#include "rules/policy_files.h"
 #include "rules/yaml_reader.h"
 
 namespace egresswatch::rules {
@@ -76,7 +77,8 @@ std::vector<fs::path> files_of(const fs::path& directory, Problems& problems) {
     std::error_code error;
     for (fs::directory_iterator at(directory, error), end; !error && at != end; at.increment(error)) {
         const fs::path& path = at->path();
-        if (path.filename().string().starts_with('.')) continue;  // editors, configuration management
+        if (path.filename().string().starts_with('.')) continue;         // editors, configuration management
+        if (path.filename().string().ends_with(".test.yaml")) continue;  // tests of the rules beside them
         if (path.extension() == ".yaml") out.push_back(path);
         if (path.extension() == ".yml")
             problems.warning(path.string(), "not-read", "only *.yaml is read", "rename it to end in .yaml");
@@ -86,6 +88,33 @@ std::vector<fs::path> files_of(const fs::path& directory, Problems& problems) {
                        {});
     std::ranges::sort(out);
     return out;
+}
+
+// Of a directory or one file. Empty where nothing can be read; `problems` then says why.
+std::vector<SourceFile> read_files(const fs::path& path, Problems& problems) {
+    std::vector<SourceFile> files;
+    std::error_code error;
+    const fs::file_status status = fs::status(path, error);
+    if (!fs::exists(status)) {
+        problems.error(path.string(), "cannot-read", "there is no such file or directory",
+                       "name a policy file, or a directory of *.yaml files");
+        return files;
+    }
+    if (!fs::is_directory(status)) {
+        read_file(path, files, problems);
+        return files;
+    }
+    const std::vector<fs::path> paths = files_of(path, problems);
+    if (paths.empty() && problems.errors() == 0)
+        problems.error(path.string(), "no-policy", "the directory has no *.yaml file",
+                       "put the policy there; docs/examples/policy.d is one to start from");
+    if (paths.size() > limits::files_max)
+        problems.error(path.string(), "too-many-files",
+                       "more than " + std::to_string(limits::files_max) + " policy files",
+                       "join some of them");
+    if (problems.errors() != 0) return files;
+    for (const fs::path& file : paths) read_file(file, files, problems);
+    return files;
 }
 
 Compiled<LoadedPolicy> compile(std::span<const SourceFile> files, Problems& problems) {
@@ -131,31 +160,23 @@ std::vector<std::string> Policy::named_lists(const ClassInfo& info, PrefixIndex:
 }
 
 Compiled<LoadedPolicy> load_policy(const fs::path& path) {
+    return load_policy_set(std::span(&path, 1));
+}
+
+Compiled<LoadedPolicy> load_policy_set(std::span<const fs::path> paths) {
     Problems problems;
-    std::error_code error;
-    const fs::file_status status = fs::status(path, error);
-    if (!fs::exists(status)) {
-        problems.error(path.string(), "cannot-read", "there is no such file or directory",
-                       "name a policy file, or a directory of *.yaml files");
-        return std::unexpected(problems.take());
-    }
     std::vector<SourceFile> files;
-    if (fs::is_directory(status)) {
-        const std::vector<fs::path> paths = files_of(path, problems);
-        if (paths.empty() && problems.errors() == 0)
-            problems.error(path.string(), "no-policy", "the directory has no *.yaml file",
-                           "put the policy there; docs/examples/policy.d is one to start from");
-        if (paths.size() > limits::files_max)
-            problems.error(path.string(), "too-many-files",
-                           "more than " + std::to_string(limits::files_max) + " policy files",
-                           "join some of them");
-        if (problems.errors() != 0) return std::unexpected(problems.take());
-        for (const fs::path& file : paths) read_file(file, files, problems);
-    } else {
-        read_file(path, files, problems);
-    }
+    for (const fs::path& path : paths)
+        for (SourceFile& file : read_files(path, problems)) files.push_back(std::move(file));
     if (files.empty()) return std::unexpected(problems.take());
     return compile(files, problems);
+}
+
+std::optional<std::string> content_hash(const fs::path& path) {
+    Problems problems;
+    const std::vector<SourceFile> files = read_files(path, problems);
+    if (problems.errors() != 0) return std::nullopt;
+    return hash_of(files);
 }
 
 Compiled<LoadedPolicy> compile_policy(std::span<const SourceFile> files) {

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rules/schema.h"
 
+#include "rules/rule_test_schema.h"
+
 #include <algorithm>
 #include <array>
 
@@ -132,9 +134,12 @@ constexpr std::array<Key, 2> ceiling_keys{{
     {"bytes_out", size, required, "Volume."},
     {"per", duration, required, "Period."},
 }};
-constexpr std::array<Key, 9> rule_keys{{
+constexpr std::array<Key, 12> rule_keys{{
     {"id", id, required, "Name of the rule; stable, since records refer to it."},
     {"title", text, required, "One line for the analyst."},
+    {"description", text, optional, "What it counts, in words."},
+    {"rationale", text, optional, "Why that is suspicious, and why from this amount on."},
+    {"false_positives", text_list, optional, "What else looks like it, and what to do then."},
     {"revision", integer, optional, "Raised with every change of the rule. Default: 1."},
     {"level", Form::level, required, "low, medium, high or critical."},
     {"tags", tag_list, optional, "Free words; ATT&CK techniques as attack.t1041."},
@@ -225,10 +230,10 @@ const Mapping match{"match", "rules: exceptions: match", match_keys};
 
 namespace {
 
-const std::array mappings{&schema::policy,    &schema::site, &schema::region, &schema::list,
-                          &schema::allow,     &schema::to,   &schema::from,   &schema::ceiling,
-                          &schema::rule,      &schema::when, &schema::window, &schema::suppress,
-                          &schema::exception, &schema::match};
+const std::array policy_mappings{&schema::policy,    &schema::site, &schema::region, &schema::list,
+                                 &schema::allow,     &schema::to,   &schema::from,   &schema::ceiling,
+                                 &schema::rule,      &schema::when, &schema::window, &schema::suppress,
+                                 &schema::exception, &schema::match};
 
 constexpr std::array renamed{
     Renamed{"policy", "version", "revision"},
@@ -239,7 +244,7 @@ constexpr std::array renamed{
     Renamed{"rule", "severity", "level"},
     Renamed{"rule", "priority", "level"},
     Renamed{"rule", "name", "id"},
-    Renamed{"rule", "description", "title"},
+    Renamed{"rule", "falsepositives", "false_positives"},
     Renamed{"rule", "condition", "when"},
     Renamed{"rule", "match", "when"},
     Renamed{"allow entry", "name", "id"},
@@ -286,7 +291,7 @@ const Key* Mapping::find(std::string_view key) const noexcept {
 }
 
 std::span<const Mapping* const> all_mappings() noexcept {
-    return mappings;
+    return policy_mappings;
 }
 
 std::span<const Renamed> renamed_keys() noexcept {
@@ -400,8 +405,12 @@ std::string manual_fields() {
 }
 
 std::string manual_tables() {
+    return manual_tables_of(all_mappings());
+}
+
+std::string manual_tables_of(std::span<const Mapping* const> mappings) {
     std::string out;
-    for (const Mapping* mapping : all_mappings()) {
+    for (const Mapping* mapping : mappings) {
         out += ".Ss " + std::string(mapping->title) + "\n.Bl -tag -width Ds\n";
         for (const Key& key : mapping->keys) {
             out += ".It Cm " + std::string(key.name) + " Pq " + std::string(form_name(key.form)) + ", " +

@@ -13,6 +13,7 @@
 
 #include "agent/cli/commands.h"
 #include "rules/policy.h"
+#include "rules/policy_text.h"
 #include "rules/values.h"
 
 namespace egresswatch::cli {
@@ -26,6 +27,9 @@ struct Options {
     std::string now;
     bool json = false;
     bool strict = false;
+    bool dump = false;
+    bool explain_compiled = false;
+    std::string site;
 };
 
 bool use_colour() {
@@ -113,7 +117,15 @@ void run(const Options& options, int& exit_code) {
         diagnostics.push_back(std::move(warning));
     for (rules::Diagnostic& warning : rules::expiry_warnings(*loaded->policy, now))
         diagnostics.push_back(std::move(warning));
-    print(options, loaded->policy.get(), diagnostics);
+    if (options.dump || options.explain_compiled) {
+        // Standard output holds what was asked for; what is wrong goes beside it.
+        for (const rules::Diagnostic& diagnostic : diagnostics)
+            std::cerr << rules::format_diagnostic(diagnostic);
+        if (options.dump) std::cout << rules::effective_policy(*loaded->policy);
+        if (options.explain_compiled) std::cout << rules::explain_compiled(*loaded->policy, options.site);
+    } else {
+        print(options, loaded->policy.get(), diagnostics);
+    }
     exit_code = options.strict && !diagnostics.empty() ? 1 : 0;
 }
 
@@ -127,6 +139,12 @@ void add_check(CLI::App& app, int& exit_code) {
     check->add_flag("--json", options->json, "One JSON object instead of text");
     check->add_flag("--strict", options->strict, "Warnings count as errors for the exit code");
     check->add_option("--now", options->now, "Judge expiry as of this day instead of today (2026-12-31)");
+    check->add_flag("--dump", options->dump,
+                    "Print the policy in effect: all files, groups resolved, defaults filled in");
+    check->add_flag(
+        "--explain-compiled", options->explain_compiled,
+        "Print what it compiled to: for each class what can match, and the windows with their memory");
+    check->add_option("--site", options->site, "With --explain-compiled: on a host of this site");
     check->callback([options, &exit_code] { run(*options, exit_code); });
 }
 

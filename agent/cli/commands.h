@@ -24,5 +24,10 @@ void add_detach(CLI::App& app, int& exit_code);
 void add_verify(CLI::App& app, int& exit_code);
 void add_prove(CLI::App& app, int& exit_code);
 void add_key(CLI::App& app, int& exit_code);
+void add_schema(CLI::App& app, int& exit_code);
+void add_test(CLI::App& app, int& exit_code);
+void add_learn(CLI::App& app, int& exit_code);
+void add_explain(CLI::App& app, int& exit_code);
+void add_fields(CLI::App& app, int& exit_code);
 
 }  // namespace egresswatch::cli

@@ -19,6 +19,11 @@ int main(int argc, char** argv) {
     egresswatch::cli::add_verify(app, exit_code);
     egresswatch::cli::add_prove(app, exit_code);
     egresswatch::cli::add_key(app, exit_code);
+    egresswatch::cli::add_schema(app, exit_code);
+    egresswatch::cli::add_fields(app, exit_code);
+    egresswatch::cli::add_test(app, exit_code);
+    egresswatch::cli::add_learn(app, exit_code);
+    egresswatch::cli::add_explain(app, exit_code);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

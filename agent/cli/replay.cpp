@@ -16,6 +16,8 @@
 #include <vector>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/journal_flows.h"
+#include "agent/cli/replay_diff.h"
 #include "agent/cli/replay_output.h"
 #include "agent/cli/replay_pass.h"
 #include "agent/records/body.h"
@@ -32,6 +34,7 @@ constexpr std::uint64_t memory_units_max = 1u << 20;
 struct ReplayOptions {
     std::string file;
     std::string policy;
+    std::string old_policy, new_policy;  // both or neither
     std::string geo;
     std::vector<std::string> local_networks;
     std::string track = "outside";
@@ -205,6 +208,12 @@ int run_replay(ReplayOptions& options) {
     if (const int wrong = check_options(options); wrong != 0) return wrong;
     auto config = table_config(options);
     if (!config) return config.error();
+    if (!options.old_policy.empty())
+        return replay_difference({options.file, options.old_policy, options.new_policy, options.geo,
+                                  std::move(*config), options.json, options.fail_on_findings});
+    if (JournalFlows::is_journal(options.file))
+        return complain(exit_input,
+                        options.file + " is a journal: compare two policies over it, by --old and --new");
     const auto geo = open_replay_geo(options.geo);
     if (!geo) return complain(geo.error().exit_code, geo.error().text);
     auto policy = open_replay_policy(options.policy, *geo);
@@ -253,6 +262,12 @@ void add_replay(CLI::App& app, int& exit_code) {
     command->add_option("FILE", options->file, "pcap or pcapng file; - is standard input")->required();
     command->add_option("--policy", options->policy,
                         "Policy directory or file; without it no rules, the EEA is home");
+    auto* old_policy = command->add_option("--old", options->old_policy,
+                                           "With --new: what another policy would find more, and what less");
+    auto* new_policy =
+        command->add_option("--new", options->new_policy, "The other policy. FILE may then be a journal");
+    old_policy->needs(new_policy);
+    new_policy->needs(old_policy);
     command->add_option("--geo", options->geo, "Compiled geo data (.ewgeo); none: no countries");
     command
         ->add_option(
@@ -280,7 +295,8 @@ void add_replay(CLI::App& app, int& exit_code) {
         ->add_option("--speed", options->speed,
                      "max, realtime, or how many times as fast as the packets came; on one core, but for max")
         ->capture_default_str();
-    command->add_flag("--fail-on-findings", options->fail_on_findings, "Exit with 1 if there are findings");
+    command->add_flag("--fail-on-findings", options->fail_on_findings,
+                      "Exit with 1 if there are findings; with --old and --new: if any is gained or lost");
     command
         ->add_option("--flow-slots", options->flow_slots,
                      "Flow table grows up to this many slots (64 to 67108864)")

@@ -72,6 +72,9 @@ public:
     [[nodiscard]] const ClassInfo& class_info(std::uint16_t id) const {
         return policy_.region->class_info(id);
     }
+    [[nodiscard]] const rules::Evaluator* evaluator() const noexcept {  // null without a policy
+        return evaluator_ ? &*evaluator_ : nullptr;
+    }
     [[nodiscard]] std::uint64_t flows() const noexcept { return flows_; }
     [[nodiscard]] std::uint64_t findings() const noexcept { return findings_count_; }
 

@@ -150,8 +150,16 @@ std::string policy(const Json& status) {
                       text(policy, "since") + ", " + text(policy, "rules") + " rules, " +
                       text(policy, "allows") + " allow entries\n";
     for (const Json& warning : member(policy, "warnings")) out += "  warning: " + text(warning) + "\n";
+    const Json& broken = member(policy, "broken");
+    if (broken.is_object()) {
+        out += "  BROKEN on disk since " + text(broken, "since") + ", the above stays in force:\n";
+        for (const Json& problem : member(broken, "problems")) out += "    " + text(problem) + "\n";
+    }
+    const std::string watch = text(policy, "watch");
+    if (watch != "-" && watch != "watching" && watch != "off")
+        out += "  changes on disk are not seen: " + watch + "\n";
     const Json& reload = member(policy, "last_reload");
-    if (reload.is_object() && member(reload, "ok") == false) {
+    if (reload.is_object() && member(reload, "ok") == false && !broken.is_object()) {
         out += "  RELOAD REJECTED at " + text(reload, "time") + " (" + text(reload, "trigger") +
                "), the above stays in force:\n";
         for (const Json& problem : member(reload, "problems")) out += "    " + text(problem) + "\n";

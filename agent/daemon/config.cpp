@@ -207,6 +207,8 @@ const ConfigKey<Config> config_keys[] = {
          c.flow_slots_per_cpu = static_cast<std::uint32_t>(*slots);
      }},
     {"policy_dir", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.policy_dir); }},
+    {"watch_policy",
+     [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.boolean(n), c.watch_policy); }},
     {"geo_file", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.geo_file); }},
     {"state_dir", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.state_dir); }},
     {"pin_dir", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.pin_dir); }},

@@ -44,7 +44,8 @@ struct Config {
     bool track_all = false;
     std::uint32_t flow_slots_per_cpu = 0;  // 0: the engine chooses
     std::filesystem::path policy_dir = "/etc/egresswatch/policy.d";
-    std::string geo_file;  // empty: find_geo_file()
+    bool watch_policy = true;  // load it when it changes on disk, not on SIGHUP only
+    std::string geo_file;      // empty: find_geo_file()
     std::filesystem::path state_dir = "/var/lib/egresswatch";
     std::filesystem::path pin_dir = "/sys/fs/bpf/egresswatch";
     std::string control_socket = control_socket_default;

@@ -22,6 +22,15 @@ using Clock = std::chrono::steady_clock;
 // An answer longer than this is not one of ours: status of 4096 classes and 1024 interfaces is 2 MB.
 constexpr std::size_t answer_bytes_max = 16u << 20;
 
+constexpr std::array<std::pair<std::string_view, ControlRequest>, 5> requests{{
+    {"status", ControlRequest::status},
+    {"reload", ControlRequest::reload},
+    {"observe", ControlRequest::observe},
+    {"observed", ControlRequest::observed},
+    {"explain", ControlRequest::explain},
+}};
+constexpr std::string_view known_requests = "known: status, reload, observe, observed, explain";
+
 std::string system_error(const std::string& what, int error) {
     return what + ": " + std::strerror(error);
 }
@@ -70,11 +79,11 @@ std::expected<ControlRequest, std::string> parse_control_request(std::string_vie
     if (!document.is_object()) return std::unexpected("the request is not a JSON object");
     const auto request = document.find("request");
     if (request == document.end() || !request->is_string())
-        return std::unexpected("the request lacks \"request\"; known: status, reload");
+        return std::unexpected("the request lacks \"request\"; " + std::string(known_requests));
     const auto& name = request->get_ref<const std::string&>();
-    if (name == "status") return ControlRequest::status;
-    if (name == "reload") return ControlRequest::reload;
-    return std::unexpected("unknown request \"" + name.substr(0, 64) + "\"; known: status, reload");
+    for (const auto& [known, which] : requests)
+        if (name == known) return which;
+    return std::unexpected("unknown request \"" + name.substr(0, 64) + "\"; " + std::string(known_requests));
 }
 
 std::string control_error(std::string_view message) {
@@ -85,14 +94,23 @@ std::string control_error(std::string_view message) {
 std::expected<nlohmann::json, std::string> ask_daemon(const std::string& socket_path,
                                                       std::string_view request,
                                                       std::chrono::milliseconds timeout) {
+    return ask_daemon(socket_path, request, timeout, nlohmann::json::object());
+}
+
+std::expected<nlohmann::json, std::string> ask_daemon(const std::string& socket_path,
+                                                      std::string_view request,
+                                                      std::chrono::milliseconds timeout,
+                                                      const nlohmann::json& members) {
     auto fd = connect_to(socket_path);
     if (!fd) return std::unexpected(fd.error());
-    const std::string line = nlohmann::json{{"request", request}}.dump() + "\n";
+    nlohmann::json document = members;
+    document["request"] = request;
+    const std::string line = document.dump() + "\n";
     if (::send(fd->get(), line.data(), line.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(line.size()))
         return std::unexpected(system_error("send request", errno));
     auto answer = read_line(fd->get(), Clock::now() + timeout);
     if (!answer) return std::unexpected(answer.error());
-    auto document = nlohmann::json::parse(*answer, nullptr, /*allow_exceptions=*/false);
+    document = nlohmann::json::parse(*answer, nullptr, /*allow_exceptions=*/false);
     if (!document.is_object()) return std::unexpected("the answer is not a JSON object");
     if (!document.value("ok", false))
         return std::unexpected("the daemon refuses: " +

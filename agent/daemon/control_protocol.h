@@ -3,6 +3,9 @@
 //
 //   {"request":"status"}   {"ok":true,"status":{...}}
 //   {"request":"reload"}   {"ok":true,"reload":{...}}
+//   {"request":"observe","seconds":600}   {"ok":true}: from now on flows are added up (agent/observation.h)
+//   {"request":"observed"}                {"ok":true,"observed":{...}}: and that ends it
+//   {"request":"explain","flow":{...}}    {"ok":true,"explanation":{...}} (agent/explain.h)
 //   anything else          {"ok":false,"error":"..."}
 #pragma once
 
@@ -16,7 +19,7 @@ namespace egresswatch::daemon {
 
 inline constexpr const char* control_socket_default = "/run/egresswatch/control.sock";
 
-enum class ControlRequest { status, reload };
+enum class ControlRequest { status, reload, observe, observed, explain };
 
 // The error is a sentence for the client.
 [[nodiscard]] std::expected<ControlRequest, std::string> parse_control_request(std::string_view line);
@@ -26,5 +29,10 @@ enum class ControlRequest { status, reload };
 [[nodiscard]] std::expected<nlohmann::json, std::string> ask_daemon(const std::string& socket_path,
                                                                     std::string_view request,
                                                                     std::chrono::milliseconds timeout);
+// With further members of the request.
+[[nodiscard]] std::expected<nlohmann::json, std::string> ask_daemon(const std::string& socket_path,
+                                                                    std::string_view request,
+                                                                    std::chrono::milliseconds timeout,
+                                                                    const nlohmann::json& members);
 
 }  // namespace egresswatch::daemon

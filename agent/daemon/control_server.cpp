@@ -196,14 +196,14 @@ bool ControlServer::read_request(std::uint64_t id, Client& client) {
         client.out = control_error("the request is longer than 4096 bytes") + "\n";
         return true;
     }
-    const auto request = parse_control_request(std::string_view(client.in).substr(0, end));
-    client.in.clear();
+    std::string line = std::exchange(client.in, {}).substr(0, end);
+    const auto request = parse_control_request(line);
     if (!request) {
         client.out = control_error(request.error()) + "\n";
         return true;
     }
     const std::lock_guard lock(mutex_);
-    requests_.push_back({id, *request});
+    requests_.push_back({id, *request, std::move(line)});
     return true;
 }
 

@@ -36,6 +36,7 @@ public:
     struct Pending {
         std::uint64_t client = 0;
         ControlRequest request = ControlRequest::status;
+        std::string line{};  // the whole request, which is a JSON object
     };
 
     // Makes the socket (mode 0660, group egresswatch where there is one). A socket that another process

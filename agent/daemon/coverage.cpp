@@ -121,6 +121,7 @@ Json CoverageKeeper::period(Timestamp now, capture::TotalsSnapshot totals,
     coverage.window_evictions = context.window_evictions - sums_.window_evictions;
     coverage.unjournaled = context.unjournaled;
     Json record = records::coverage_record(origin_, coverage);
+    record["policy_broken"] = context.policy_broken;
     record["flow_records_skipped"] = context.flow_records_skipped - sums_.flow_records_skipped;
     for (Json& interface : record["interfaces"]) {
         const auto result =

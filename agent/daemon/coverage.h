@@ -23,6 +23,7 @@ namespace egresswatch::daemon {
 struct CoverageContext {
     std::string engine;
     std::string policy_hash;
+    bool policy_broken = false;  // the one on disk; policy_hash stayed in force
     std::string geo_hash;
     std::vector<ClassInfo> classes;
     std::uint64_t findings = 0;  // running sums; the record carries differences

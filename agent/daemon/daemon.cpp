@@ -112,11 +112,13 @@ std::expected<void, std::string> Daemon::load_policy_first() {
     address_watch_ = std::move(*watch);
     auto addresses = netlink_->addresses();
     if (!addresses) return std::unexpected(addresses.error().to_string());
+    watch_policy();  // before it is read: no change falls between
 
     // A predecessor's table keeps the meaning of the class ids that its counters in the kernel are under.
     auto previous = RegionTable::load(state_file("region.table"));
     const RegionTable* chain = previous ? previous->get() : nullptr;
-    auto state = build_policy_state({config_.policy_dir, config_.geo_file}, *addresses, chain, started_);
+    auto state =
+        build_policy_state({config_.policy_dir, config_.geo_file}, *addresses, chain, nullptr, started_);
     if (!state) return std::unexpected("nothing to start with:\n" + state.error().report);
     state_ = std::make_shared<const PolicyState>(std::move(*state));
     for (const auto& warning : state_->warnings) spdlog::warn("{}", warning);
@@ -200,6 +202,7 @@ bool Daemon::step() {
     }
     handle_signals();
     handle_addresses();
+    handle_policy_changes();
     finish_build();
     begin_build();
     handle_control();
@@ -240,6 +243,10 @@ void Daemon::handle_control() {
             (build_ && !build_->addresses_only ? reload_clients_next_ : reload_clients_)
                 .push_back(pending.client);
             request_reload("control socket");
+            continue;
+        }
+        if (pending.request != ControlRequest::status) {
+            control_->answer(pending.client, answer_question(pending.request, pending.line));
             continue;
         }
         if (status_answer_.empty()) {
@@ -289,7 +296,7 @@ std::string Daemon::status_line() const {
                        std::to_string(state_->policy->revision) + ", " + std::to_string(hooked) +
                        " interfaces hooked";
     if (blind != 0) line += ", " + std::to_string(blind) + " not";
-    if (last_reload_ && !last_reload_->ok) line += "; the last reload was rejected";
+    if (broken_policy_) line += "; the policy on disk is broken";
     return line;
 }
 

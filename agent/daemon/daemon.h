@@ -23,6 +23,7 @@
 #include "agent/daemon/coverage.h"
 #include "agent/daemon/evaluation.h"
 #include "agent/daemon/policy_state.h"
+#include "agent/daemon/policy_watch.h"
 #include "agent/daemon/record_writer.h"
 #include "agent/daemon/rtnetlink.h"
 #include "agent/daemon/service_manager.h"
@@ -50,8 +51,22 @@ struct DaemonOptions {
 struct ReloadOutcome {
     Timestamp at{};
     bool ok = true;
-    std::string trigger;  // "SIGHUP", "control socket", "addresses of this host"
+    std::string trigger;  // "SIGHUP", "control socket", "change on disk", "addresses of this host"
     std::vector<std::string> problems;
+};
+
+// The policy on disk is not the one in force, because it is broken: visible until it is mended.
+struct BrokenPolicy {
+    Timestamp since{};
+    std::string content_hash;  // of what was refused last; empty where a file cannot be read
+    std::uint64_t refusals = 0;
+    std::vector<std::string> problems;
+};
+
+struct ReloadCounters {
+    std::uint64_t accepted = 0;
+    std::uint64_t rejected = 0;
+    std::uint64_t unchanged = 0;  // something happened on disk, and the contents are what they were
 };
 
 class Daemon {
@@ -84,11 +99,17 @@ private:
 
     void handle_signals();
     void handle_control();
+    std::string answer_question(ControlRequest request, const std::string& line);
     void handle_addresses();
+    void watch_policy();
+    void handle_policy_changes();
     void begin_build();
+    void begin_reload();
     void finish_build();
     void take_into_force(PolicyState next);
+    void leave_as_it_is();
     void reject(PolicyProblems problems);
+    void write_broken_policy_finding(const PolicyProblems& problems);
     void answer_reloads();
     void write_policy_record(const std::string& event, const std::vector<std::string>& problems);
     void write_coverage(Timestamp now);
@@ -133,14 +154,19 @@ private:
 
     struct Build {
         std::string trigger;
-        std::future<std::expected<PolicyState, PolicyProblems>> result;
+        // Nothing: the contents are those that are in force, or that were refused already.
+        std::future<std::expected<std::optional<PolicyState>, PolicyProblems>> result;
         bool addresses_only = false;
     };
     std::optional<Build> build_;
     std::string reload_wanted_;  // its trigger; empty: none
     bool addresses_changed_ = false;
     std::chrono::steady_clock::time_point addresses_settle_at_{};
+    std::optional<PolicyWatch> policy_watch_;
+    std::string policy_watch_problem_;
     std::optional<ReloadOutcome> last_reload_;
+    std::optional<BrokenPolicy> broken_policy_;
+    ReloadCounters reloads_;
     std::vector<std::uint64_t> reload_clients_;       // wait for the build that runs
     std::vector<std::uint64_t> reload_clients_next_;  // wait for the one after it
 

@@ -57,6 +57,7 @@ CoverageContext Daemon::coverage_context() const {
     CoverageContext context;
     context.engine = engine_->name();
     context.policy_hash = state_->policy->content_hash();
+    context.policy_broken = broken_policy_.has_value();
     context.geo_hash = state_->geo->content_hash();
     for (std::size_t id = 0; id < state_->table->class_count(); id++)
         context.classes.push_back(state_->table->class_info(static_cast<std::uint16_t>(id)));

@@ -35,6 +35,14 @@ Json policy_status(const PolicyState& state, const Config& config,
     return out;
 }
 
+Json broken_status(const std::optional<BrokenPolicy>& broken) {
+    if (!broken) return nullptr;
+    return {{"since", records::format_time(broken->since)},
+            {"content_hash", broken->content_hash},
+            {"refusals", broken->refusals},
+            {"problems", broken->problems}};
+}
+
 Json geo_status(const PolicyState& state) {
     Json out;
     out["file"] = state.geo_path.string();
@@ -145,6 +153,11 @@ Json Daemon::status() {
     out["flows"] = {{"live", coverage.after.flows_live}, {"slots", coverage.after.flow_slots}};
 
     out["policy"] = policy_status(*state_, config_, last_reload_);
+    out["policy"]["broken"] = broken_status(broken_policy_);
+    out["policy"]["reloads"] = {
+        {"accepted", reloads_.accepted}, {"rejected", reloads_.rejected}, {"unchanged", reloads_.unchanged}};
+    const std::string& not_watched = policy_watch_ ? policy_watch_->problem() : policy_watch_problem_;
+    out["policy"]["watch"] = not_watched.empty() ? "watching" : not_watched;
     out["geo"] = geo_status(*state_);
     out["evaluation"] = evaluation_status(*evaluation_);
     out["journal"] = journal_status(journal_->status());

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <string_view>
+#include <utility>
 
 namespace egresswatch::daemon {
 
@@ -34,6 +35,8 @@ void Evaluation::replace_state(std::shared_ptr<const PolicyState> state) {
 
 void Evaluation::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept {
     packet_time_ = std::max(packet_time_, now);
+    // Whoever asked for it has not come back: its memory goes.
+    if (observation_ && std::chrono::steady_clock::now() > observe_until_) observation_.reset();
     for (const FlowUpdate& update : updates) evaluate(update, packet_time_);
     findings_.clear();
     evaluator_.advance(packet_time_, findings_);
@@ -55,7 +58,23 @@ void Evaluation::evaluate(const FlowUpdate& update, Timestamp now) {
     }
     if (info.kind != datapath::KIND_OUTSIDE && info.kind != datapath::KIND_UNKNOWN) return;
     if (update.reason != UpdateReason::ended) ask_for_threshold(update, missing);
+    if (observation_) add_to_observation(update, info, now);
     record_flow(update, info, now);
+}
+
+void Evaluation::observe(std::chrono::seconds at_most) {
+    observation_.emplace();
+    observe_until_ = std::chrono::steady_clock::now() + at_most;
+}
+
+std::optional<Observation> Evaluation::take_observation() {
+    if (std::chrono::steady_clock::now() > observe_until_) observation_.reset();
+    return std::exchange(observation_, {});
+}
+
+void Evaluation::add_to_observation(const FlowUpdate& update, const ClassInfo& info, Timestamp now) {
+    if (update.delta.bytes_out == 0 || evaluator_.allowed_by(update, info, now) >= 0) return;
+    observation_->add(Observation::flow_of(update, info, update.delta));
 }
 
 void Evaluation::ask_for_threshold(const FlowUpdate& update, std::uint64_t missing) {

@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -22,6 +23,7 @@
 #include "agent/daemon/config.h"
 #include "agent/daemon/policy_state.h"
 #include "agent/daemon/record_writer.h"
+#include "agent/observation.h"
 #include "capture/engine.h"
 #include "classifier/flow_update.h"
 #include "rules/evaluator.h"
@@ -50,6 +52,11 @@ public:
     void replace_state(std::shared_ptr<const PolicyState> state);
     void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept override;
 
+    // From now on, for at most that long, what leaves and is not allowed is added up; what was, is forgotten.
+    void observe(std::chrono::seconds at_most);
+    // What has been added up; nothing where nobody has asked for it, or it is too long ago. Ends it.
+    [[nodiscard]] std::optional<Observation> take_observation();
+
     [[nodiscard]] const EvaluationCounters& counters() const noexcept { return counters_; }
     [[nodiscard]] const rules::Evaluator& evaluator() const noexcept { return evaluator_; }
     [[nodiscard]] Timestamp packet_time() const noexcept { return packet_time_; }
@@ -65,6 +72,7 @@ private:
     void evaluate(const FlowUpdate& update, Timestamp now);
     void ask_for_threshold(const FlowUpdate& update, std::uint64_t missing);
     void record_flow(const FlowUpdate& update, const ClassInfo& info, Timestamp now);
+    void add_to_observation(const FlowUpdate& update, const ClassInfo& info, Timestamp now);
     bool flow_record_due(const FlowUpdate& update, Timestamp now);
     bool within_rate(Timestamp now);
 
@@ -79,6 +87,8 @@ private:
     std::unordered_map<datapath::flow_key, Timestamp, KeyHash, KeyEqual> recorded_;  // last record of a flow
     std::int64_t rate_second_ = 0;
     std::uint32_t rate_used_ = 0;
+    std::optional<Observation> observation_;
+    std::chrono::steady_clock::time_point observe_until_{};
 };
 
 }  // namespace egresswatch::daemon

@@ -91,3 +91,31 @@ TEST_CASE("--json is one object with every diagnostic", "[agent][check]") {
     CHECK(nlohmann::json::parse(check("--json --policy " + golden("yaml-not-utf8.yaml")).out)["valid"] ==
           false);
 }
+
+TEST_CASE("--dump prints what is in effect, with every default", "[agent][check]") {
+    const Ran ran = check("--dump --now 2026-03-02 --policy " + (source / "docs/examples/policy.d").string());
+    INFO(ran.out);
+    CHECK(ran.exit_code == 0);
+    CHECK(ran.out.find("  europe: {countries: [AT, AX, BE, BG, CH,") != std::string::npos);
+    CHECK(ran.out.find("\"NO\"") != std::string::npos);
+    CHECK(ran.out.find("  - id: foreign-pull\n") != std::string::npos);
+    CHECK(ran.out.find("when: {region: outside, initiator: remote, allowed: false}") != std::string::npos);
+    CHECK(ran.out.find("suppress: {for: 1h, by: [remote_prefix]}") != std::string::npos);
+}
+
+TEST_CASE("--explain-compiled prints what each class can still match, and the windows", "[agent][check]") {
+    const Ran ran =
+        check("--explain-compiled --now 2026-03-02 --policy " + (source / "docs/examples/policy.d").string());
+    INFO(ran.out);
+    CHECK(ran.exit_code == 0);
+    CHECK(ran.out.find("  unknown\n    allow: none\n    rules: unknown-destination\n") != std::string::npos);
+    CHECK(ran.out.find(
+              "  outside [CA, US]\n    allow: time-servers\n    rules: bulk-to-outside, foreign-pull") !=
+          std::string::npos);
+    CHECK(ran.out.find("  home (") != std::string::npos);
+    CHECK(ran.out.find("outside, in payment_networks") != std::string::npos);
+    CHECK(
+        ran.out.find(
+            "  bulk-to-outside: bytes_out over 10m in 60 buckets of 10s, by [remote], at least 52428800 B") !=
+        std::string::npos);
+}

@@ -88,11 +88,11 @@ TEST_CASE("a request is a JSON object that names what it asks for", "[daemon][co
     CHECK(daemon::parse_control_request("").error() == "the request is not JSON");
     CHECK(daemon::parse_control_request("[]").error() == "the request is not a JSON object");
     CHECK(daemon::parse_control_request("{}").error() ==
-          "the request lacks \"request\"; known: status, reload");
+          "the request lacks \"request\"; known: status, reload, observe, observed, explain");
     CHECK(daemon::parse_control_request(R"({"request":7})").error() ==
-          "the request lacks \"request\"; known: status, reload");
+          "the request lacks \"request\"; known: status, reload, observe, observed, explain");
     CHECK(daemon::parse_control_request(R"({"request":"stop"})").error() ==
-          "unknown request \"stop\"; known: status, reload");
+          "unknown request \"stop\"; known: status, reload, observe, observed, explain");
 }
 
 TEST_CASE("a client asks and gets its answer", "[daemon][control]") {
@@ -104,7 +104,8 @@ TEST_CASE("a client asks and gets its answer", "[daemon][control]") {
     CHECK((*answer)["status"]["pid"] == 7);
     const auto refused = daemon::ask_daemon(folder.socket(), "dance", 5s);
     REQUIRE(!refused);
-    CHECK(refused.error() == "the daemon refuses: unknown request \"dance\"; known: status, reload");
+    CHECK(refused.error() ==
+          "the daemon refuses: unknown request \"dance\"; known: status, reload, observe, observed, explain");
 }
 
 TEST_CASE("the socket is for owner and group only", "[daemon][control]") {

@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <thread>
 
 #include "agent/daemon/daemon.h"
@@ -121,6 +122,7 @@ public:
         config.state_dir = folder_ / "state";
         config.control_socket = folder_ / "control.sock";
         config.coverage_interval = 3600s;
+        config.watch_policy = false;  // only the tests of that want a reload that nobody asked for
         script.totals.by_class.resize(datapath::CLASSES_MAX);
     }
     ~Site() {
@@ -273,6 +275,7 @@ TEST_CASE("a broken policy file is rejected whole on SIGHUP, visibly, and a mend
 
     std::string mended = policy_text;
     mended.replace(mended.find("revision: 7"), 11, "revision: 8");
+    mended.replace(mended.find("groups: [EEA]"), 13, "groups: [EEA], countries: [GB]");  // another table
     site.write_policy(mended);
     ::raise(SIGHUP);
     site.step_until([&] { return site.journal("policy").size() == 3; });
@@ -287,11 +290,72 @@ TEST_CASE("a table that the engine refuses changes nothing", "[daemon][loop]") {
     Site site;
     site.start();
     site.script.refuse_region = true;
+    std::string text = policy_text;
+    site.write_policy(text.replace(text.find("groups: [EEA]"), 13, "groups: [EEA], countries: [GB]"));
     site.daemon->request_reload("test");
     site.step_until([&] { return site.journal("policy").size() == 2; });
     CHECK(site.journal("policy")[1]["event"] == "rejected");
     CHECK(site.daemon->status()["policy"]["last_reload"]["problems"][0].get<std::string>().find(
               "install region") == 0);
+}
+
+TEST_CASE("a change on disk comes into force by itself", "[daemon][loop]") {
+    Site site;
+    site.config.watch_policy = true;
+    site.start();
+    const std::string before = site.daemon->status()["policy"]["content_hash"];
+    CHECK(site.daemon->status()["policy"]["watch"] == "watching");
+    std::string text = policy_text;
+    site.write_policy(text.replace(text.find("revision: 7"), 11, "revision: 8"));
+    site.step_until([&] { return site.daemon->status()["policy"]["revision"] == 8; });
+    const Json policy = site.daemon->status()["policy"];
+    CHECK(policy["last_reload"]["trigger"] == "change on disk");
+    CHECK(policy["reloads"]["accepted"] == 1);
+    CHECK(policy["content_hash"] != before);
+    CHECK(site.journal("policy").back()["content_hash"] == policy["content_hash"]);
+    // Only the rules' side has changed: the region table stays the one that the engine has.
+    CHECK(site.script.generations.size() == 1);
+    // The same text again: read, and left as it is.
+    site.write_policy(text);
+    site.step_until([&] { return site.daemon->status()["policy"]["reloads"]["unchanged"] == 1; });
+    CHECK(site.journal("policy").size() == 2);
+}
+
+TEST_CASE("a set that is broken on disk is one finding, and stays visible until it is mended",
+          "[daemon][loop]") {
+    Site site;
+    site.config.watch_policy = true;
+    site.config.coverage_interval = 0s;  // a record every pass
+    site.start();
+    const std::string good = site.daemon->status()["policy"]["content_hash"];
+    CHECK(site.daemon->status()["policy"]["broken"].is_null());
+    site.write_policy(std::string(policy_text) + "rulez: []\n");
+    site.step_until([&] { return site.daemon->status()["policy"]["broken"].is_object(); });
+    site.daemon->request_reload("test");  // still broken, and no news
+    site.step_until([&] { return site.daemon->status()["policy"]["reloads"]["rejected"] == 2; });
+    site.daemon->step();
+    const Json policy = site.daemon->status()["policy"];
+    CHECK(policy["content_hash"] == good);
+    CHECK(policy["broken"]["refusals"] == 2);
+    CHECK(policy["broken"]["content_hash"].get<std::string>().size() == 64);
+    CHECK(policy["broken"]["problems"][0].get<std::string>().find("rulez") != std::string::npos);
+    const auto findings = site.journal("finding");
+    REQUIRE(findings.size() == 1);
+    CHECK(findings[0]["rule"]["id"] == "egresswatch/policy-broken");
+    CHECK(findings[0]["level"] == "high");
+    CHECK(findings[0]["message"].get<std::string>().find("10-unit.yaml:22:1") != std::string::npos);
+    CHECK(findings[0]["details"]["in_force_hash"] == good);
+    CHECK(site.journal("coverage").back()["policy_broken"] == true);
+    CHECK(site.journal("coverage").back()["policy_hash"] == good);
+    // Another mistake is news; taking it back mends it.
+    site.write_policy(std::string(policy_text) + "rulezz: []\n");
+    site.step_until([&] { return site.journal("finding").size() == 2; });
+    site.write_policy(policy_text);
+    site.step_until([&] { return site.daemon->status()["policy"]["broken"].is_null(); });
+    site.daemon->step();
+    CHECK(site.journal("policy").back()["event"] == "reloaded");
+    CHECK(site.journal("policy").back()["content_hash"] == good);
+    CHECK(site.journal("coverage").back()["policy_broken"] == false);
 }
 
 TEST_CASE("a policy that is broken at the start is no start", "[daemon][loop]") {
@@ -495,4 +559,74 @@ TEST_CASE("a state folder of another user is refused with its reason", "[daemon]
     const auto started = daemon.start();
     REQUIRE(!started);
     CHECK(started.error().find("belongs to user id 65534") != std::string::npos);
+}
+
+TEST_CASE("what leaves is added up while somebody observes, and not afterwards", "[daemon][loop]") {
+    Site site;
+    site.start();
+    const auto ask = [&](const char* request, const nlohmann::json& members) {
+        auto answer = std::async(std::launch::async, [&] {
+            return daemon::ask_daemon(site.config.control_socket, request, 10s, members);
+        });
+        site.step_until([&] { return answer.wait_for(0s) == std::future_status::ready; });
+        return answer.get();
+    };
+    CHECK(!ask("observed", nlohmann::json::object()));
+    CHECK(ask("observe", {{"seconds", 0}}).error().find("write a number") != std::string::npos);
+    REQUIRE(ask("observe", {{"seconds", 60}}));
+    site.script.next = {site.flow("64.1.2.3", 5000, UpdateReason::created),
+                        site.flow("192.0.3.9", 7000, UpdateReason::created),
+                        site.flow("203.0.112.9", 9000, UpdateReason::created)};
+    site.daemon->step();
+    const auto answer = ask("observed", nlohmann::json::object());
+    REQUIRE(answer);
+    // Neither what the policy allows (192.0.3.0/24) nor what stays at home (IE).
+    const auto& groups = (*answer)["observed"]["groups"];
+    REQUIRE(groups.size() == 1);
+    CHECK(groups[0]["prefix"] == "64.1.2.0/24");
+    CHECK(groups[0]["country"] == "CN");
+    CHECK(groups[0]["bytes_out"] == 5000);
+    CHECK(groups[0]["flows"] == 1);
+    CHECK(!ask("observed", nlohmann::json::object()));
+}
+
+TEST_CASE("a flow is explained with the windows as they are", "[daemon][loop]") {
+    Site site;
+    site.start();
+    site.script.next = {site.flow("64.1.2.3", 20 << 20, UpdateReason::created)};
+    site.daemon->step();
+    const auto ask = [&](const nlohmann::json& members) {
+        auto answer = std::async(std::launch::async, [&] {
+            return daemon::ask_daemon(site.config.control_socket, "explain", 10s, members);
+        });
+        site.step_until([&] { return answer.wait_for(0s) == std::future_status::ready; });
+        return answer.get();
+    };
+    CHECK(!ask(nlohmann::json::object()));
+    CHECK(!ask({{"flow", {{"local", "10.0.0.5"}, {"remote", "nowhere"}}}}));
+    const auto answer = ask({{"flow",
+                              {{"local", "10.0.0.5"},
+                               {"remote", "64.1.2.3"},
+                               {"remote_port", 443},
+                               {"l4_proto", 6},
+                               {"initiator", "local"}}}});
+    if (!answer) FAIL(answer.error());
+    const auto& said = (*answer)["explanation"];
+    INFO(said.dump(1));
+    CHECK(said["remote"]["class"] == "outside");
+    CHECK(said["remote"]["country"] == "CN");
+    CHECK(said["remote"]["prefix"] == "64.0.0.0/8");
+    CHECK(said["remote"]["source"] == "test");
+    CHECK(said["decision"]["allowed"] == false);
+    CHECK(said["allow"][0]["close"] == false);
+    CHECK(said["rules"][0]["counts"] == true);
+    CHECK(said["rules"][0]["group"]["remote"] == "64.1.2.3");
+    CHECK(said["rules"][0]["value"] == 20 << 20);
+    CHECK(said["rules"][0]["threshold"] == 50 << 20);
+    const auto allowed = ask({{"flow", {{"local", "10.0.0.5"}, {"remote", "192.0.3.7"}, {"l4_proto", 6}}}});
+    REQUIRE(allowed);
+    CHECK((*allowed)["explanation"]["decision"]["allow_id"] == "mirror");
+    CHECK((*allowed)["explanation"]["remote"]["lists"].empty());  // the author has named none
+    CHECK((*allowed)["explanation"]["rules"][0]["counts"] == false);
+    CHECK((*allowed)["explanation"]["rules"][0]["why_not"] != "");
 }

@@ -1,0 +1,262 @@
+// rules/rule_test_run.cpp - plays a case to an evaluator of its own, and compares.
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "classifier/region/special.h"
+#include "rules/evaluator.h"
+#include "rules/rule_test.h"
+#include "rules/values.h"
+
+namespace egresswatch::rules {
+
+namespace {
+
+// Time goes on in steps of this at most: rules that fire without an update are asked as often.
+constexpr std::chrono::seconds time_step{60};
+
+Address nth_address(const Prefix& prefix, std::uint64_t number) {
+    Address out = prefix.base;
+    const unsigned bits = prefix.is_ipv4() ? 32u - prefix.length : 128u - prefix.length;
+    if (bits < 64) number &= (std::uint64_t{1} << bits) - 1;
+    for (int at = 15; at >= 0 && number != 0; --at, number >>= 8)
+        out.bytes[at] |= static_cast<std::uint8_t>(number);
+    return out;
+}
+
+// The classes of a case, as the region table would make them of that country data and the policy.
+class Classes {
+public:
+    explicit Classes(const Policy& policy) : policy_(policy) {}
+
+    std::uint16_t of(const Address& address, const Country& country) {
+        ClassInfo info = classify(address, country);
+        by_address_[address.to_string()] = info;
+        const auto at = static_cast<std::size_t>(std::ranges::find(infos_, info) - infos_.begin());
+        if (at == infos_.size()) infos_.push_back(std::move(info));
+        return static_cast<std::uint16_t>(at + 1);
+    }
+    [[nodiscard]] const ClassInfo& info(std::uint16_t id) const { return infos_[id - 1u]; }
+    [[nodiscard]] const ClassInfo* find(const Address& address) const {
+        const auto found = by_address_.find(address.to_string());
+        return found == by_address_.end() ? nullptr : &found->second;
+    }
+
+private:
+    // Precedence as classifier/region/region_table.h has it. Prefixes reserved for documentation count as
+    // ordinary ones: tests are documentation.
+    ClassInfo classify(const Address& address, const Country& country) const {
+        const RegionSpec& spec = policy_.region_spec();
+        const auto contains = [&](const Prefix& prefix) { return prefix.contains(address); };
+        ClassInfo info;
+        info.country = country;
+        const SpecialPrefix* special = find_special(address);
+        if (std::ranges::any_of(spec.home_prefixes, contains)) {
+            info.kind = datapath::KIND_HOME;
+        } else if (special != nullptr && special->kind == datapath::KIND_LOCAL) {
+            info.kind = datapath::KIND_LOCAL;
+            info.local = special->local;
+            info.country.clear();
+        } else if (country.empty()) {
+            info.kind = spec.unknown_is_home ? datapath::KIND_HOME : datapath::KIND_UNKNOWN;
+        } else {
+            info.kind = spec.home_countries.contains(country) ? datapath::KIND_HOME : datapath::KIND_OUTSIDE;
+        }
+        for (const PolicyPrefix& prefix : spec.list_prefixes)
+            if (contains(prefix.prefix)) info.lists.push_back(prefix.list);
+        std::ranges::sort(info.lists);
+        const auto doubles = std::ranges::unique(info.lists);
+        info.lists.erase(doubles.begin(), doubles.end());
+        return info;
+    }
+
+    const Policy& policy_;
+    std::vector<ClassInfo> infos_;
+    std::map<std::string, ClassInfo> by_address_;
+};
+
+FlowUpdate head_of(const TestFlow& flow, std::uint64_t number, Classes& classes) {
+    FlowUpdate update;
+    const Prefix& prefix = flow.remotes[number % flow.remotes.size()];
+    const Address remote = nth_address(prefix, number / flow.remotes.size());
+    std::memcpy(update.key.local_addr, flow.local.bytes.data(), flow.local.bytes.size());
+    std::memcpy(update.key.remote_addr, remote.bytes.data(), remote.bytes.size());
+    constexpr std::uint64_t first_port = 49152, ports = 65536 - first_port;
+    update.key.l4_proto = flow.l4_proto;
+    if (!flow.ports.empty()) {
+        const PortRange& range = flow.ports[number % flow.ports.size()];
+        const std::uint64_t size = range.last - range.first + 1u;
+        const std::uint64_t port = range.first + (number / flow.ports.size()) % size;
+        update.key.remote_port = datapath::host16(static_cast<std::uint16_t>(port));
+        update.key.local_port = datapath::host16(
+            flow.local_port.value_or(static_cast<std::uint16_t>(first_port + number % ports)));
+    }
+    update.key.tunnel = flow.tunnel;
+    update.key.class_id = classes.of(remote, flow.countries[number % flow.countries.size()]);
+    update.initiator = flow.initiator;
+    update.initiator_sure = flow.initiator != datapath::INITIATOR_UNKNOWN;
+    if (flow.tunnel != datapath::TUNNEL_NONE) {
+        update.outer_local = flow.local;
+        update.outer_remote = flow.outer_remote;
+        (void)classes.of(flow.outer_remote, flow.outer_country);
+    }
+    return update;
+}
+
+std::uint64_t share(std::uint64_t whole, std::uint64_t part, std::uint64_t parts) {
+    return static_cast<std::uint64_t>(static_cast<unsigned __int128>(whole) * part / parts);
+}
+
+// The updates of one conversation: news every `step`, its volume spread evenly, and its end.
+void add_updates(const TestFlow& flow, Timestamp begin, FlowUpdate update, std::vector<FlowUpdate>& out) {
+    const std::uint64_t steps =
+        std::max<std::uint64_t>(1, static_cast<std::uint64_t>(flow.lasts / flow.step));
+    update.first_seen = begin;
+    FlowCounters before;
+    for (std::uint64_t i = 1; i <= steps; ++i) {
+        const FlowCounters& all = flow.counters;
+        update.total = {share(all.packets_out, i, steps), share(all.bytes_out, i, steps),
+                        share(all.packets_in, i, steps), share(all.bytes_in, i, steps)};
+        update.delta = {update.total.packets_out - before.packets_out,
+                        update.total.bytes_out - before.bytes_out,
+                        update.total.packets_in - before.packets_in, update.total.bytes_in - before.bytes_in};
+        before = update.total;
+        update.last_seen =
+            begin + (flow.lasts.count() == 0
+                         ? std::chrono::seconds(0)
+                         : std::chrono::seconds(flow.lasts.count() * static_cast<std::int64_t>(i) /
+                                                static_cast<std::int64_t>(steps)));
+        update.reason = i == 1 ? UpdateReason::created : UpdateReason::active;
+        out.push_back(update);
+    }
+    update.delta = {};
+    update.reason = UpdateReason::ended;
+    out.push_back(update);
+}
+
+std::string value_of(const Finding& finding, const std::string& name) {
+    if (name == "level") return std::string(level_name(finding.level));
+    if (name == "remote") return finding.flow.remote().to_string();
+    if (name == "country") return finding.info.country.empty() ? "unknown" : finding.info.country;
+    if (name == "value") return std::to_string(finding.value);
+    if (name == "flows") return std::to_string(finding.flows_in_window);
+    if (name == "suppressed") return std::to_string(finding.suppressed);
+    for (const GroupField& field : finding.group)
+        if (field.name == name) return field.value;
+    return "(none)";
+}
+
+std::chrono::seconds offset_of(const Finding& finding, Timestamp start) {
+    return std::chrono::floor<std::chrono::seconds>(finding.time - start);
+}
+
+std::string differing(const ExpectedFinding& expected, const Finding& seen, Timestamp start) {
+    std::string out;
+    const auto add = [&](const std::string& name, const std::string& is, const std::string& wanted) {
+        out += (out.empty() ? "" : ", ") + name + " is " + is + ", not " + wanted;
+    };
+    if (offset_of(seen, start) != expected.at)
+        add("at", to_text(offset_of(seen, start)), to_text(expected.at));
+    for (const GroupField& field : expected.fields)
+        if (value_of(seen, field.name) != field.value)
+            add(field.name, value_of(seen, field.name), field.value);
+    return out;
+}
+
+std::string line_of(const ExpectedFinding& expected) {
+    std::string out = "at " + to_text(expected.at) + "  " + expected.rule;
+    for (const GroupField& field : expected.fields) out += "  " + field.name + ": " + field.value;
+    return out;
+}
+
+std::string line_of(const Finding& finding, Timestamp start) {
+    std::string out = "at " + to_text(offset_of(finding, start)) + "  " + finding.rule_id +
+                      "  level: " + std::string(level_name(finding.level));
+    for (const GroupField& field : finding.group) out += "  " + field.name + ": " + field.value;
+    if (std::ranges::find(finding.group, "remote", &GroupField::name) == finding.group.end())
+        out += "  remote: " + value_of(finding, "remote");
+    return out + "  value: " + std::to_string(finding.value);
+}
+
+std::vector<std::string> compare(const RuleCase& test, const std::vector<Finding>& findings) {
+    std::vector<bool> taken(findings.size());
+    std::vector<const ExpectedFinding*> missing;
+    for (const ExpectedFinding& expected : test.expected) {
+        std::size_t at = 0;
+        while (at < findings.size() && (taken[at] || findings[at].rule_id != expected.rule ||
+                                        !differing(expected, findings[at], test.start).empty()))
+            ++at;
+        if (at < findings.size())
+            taken[at] = true;
+        else
+            missing.push_back(&expected);
+    }
+    std::vector<std::string> out;
+    for (const ExpectedFinding* expected : missing) {
+        out.push_back("- " + line_of(*expected) + "    expected, and did not come");
+        // What did come of that rule, and is not what any other line asks for: the likely reason.
+        for (std::size_t at = 0; at < findings.size(); ++at) {
+            if (taken[at] || findings[at].rule_id != expected->rule) continue;
+            taken[at] = true;
+            out.push_back("+ " + line_of(findings[at], test.start) +
+                          "    came instead: " + differing(*expected, findings[at], test.start));
+            break;
+        }
+    }
+    for (std::size_t at = 0; at < findings.size(); ++at)
+        if (!taken[at])
+            out.push_back("+ " + line_of(findings[at], test.start) + "    came, and was not expected");
+    return out;
+}
+
+}  // namespace
+
+CaseResult run_rule_case(const RuleCase& test, const std::shared_ptr<const Policy>& policy) {
+    CaseResult result;
+    const auto known = [&](const std::string& id) {
+        return std::ranges::find(policy->rules, id, &Rule::id) != policy->rules.end();
+    };
+    for (const ExpectedFinding& expected : test.expected)
+        if (!known(expected.rule))
+            result.differences.push_back("the policy has no rule \"" + expected.rule + "\"");
+    for (const std::string& id : test.rules)
+        if (!known(id)) result.differences.push_back("the policy has no rule \"" + id + "\"");
+    if (!result.differences.empty()) return result;
+
+    Classes classes(*policy);
+    std::vector<FlowUpdate> updates;
+    for (const TestFlow& flow : test.flows)
+        for (std::uint64_t number = 0; number < flow.times; ++number) {
+            if (updates.size() > test_updates_max) {
+                result.differences.push_back("the flows give more than " + std::to_string(test_updates_max) +
+                                             " updates");
+                return result;
+            }
+            add_updates(flow, test.start + flow.at + flow.every * static_cast<std::int64_t>(number),
+                        head_of(flow, number, classes), updates);
+        }
+    std::ranges::stable_sort(updates, {}, &FlowUpdate::last_seen);
+
+    Evaluator evaluator(policy, [&](const Address& address) { return classes.find(address); });
+    std::vector<Finding> findings;
+    Timestamp now = test.start;
+    const auto pass_time = [&](Timestamp to) {
+        for (; now + time_step < to; now += time_step) evaluator.advance(now + time_step, findings);
+        now = std::max(now, to);
+        evaluator.advance(now, findings);
+    };
+    for (const FlowUpdate& update : updates) {
+        if (update.last_seen > now) pass_time(update.last_seen);
+        evaluator.evaluate(update, classes.info(update.key.class_id), now, findings);
+    }
+    pass_time(test.start + test.until);
+    std::erase_if(findings, [&](const Finding& finding) {
+        return !test.rules.empty() && std::ranges::find(test.rules, finding.rule_id) == test.rules.end();
+    });
+    result.findings = findings.size();
+    result.differences = compare(test, findings);
+    return result;
+}
+
+}  // namespace egresswatch::rules
