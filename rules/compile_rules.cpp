@@ -50,7 +50,8 @@ bool covers(const Condition& a, const Condition& b) {
 void PolicyBuilder::read_rules(const File& file) {
     const auto& nodes = file.fields->nodes("rules");
     for (std::size_t i = 0; i < nodes.size() && !problems_.full(); ++i)
-        read_rule(Fields(*nodes[i], schema::rule, entry_where(file, *nodes[i], "rule", i), problems_));
+        if (const Node* node = overridden("rule", id_in(*nodes[i]), *nodes[i]))
+            read_rule(Fields(*node, schema::rule, entry_where(file, *nodes[i], "rule", i), problems_));
 }
 
 void PolicyBuilder::read_rule(const Fields& fields) {
@@ -71,72 +72,26 @@ void PolicyBuilder::read_rule(const Fields& fields) {
                        Selection::when, "rule:" + rule.id, rule.when);
         rule.active = rule.when.unknown_fields.empty();
     }
-    if (!fields.nodes("window").empty())
-        read_window(Fields(*fields.nodes("window").front(), schema::window, fields.where(), problems_), rule);
-    rule.suppress_for = rule.over;
-    rule.suppress_by = rule.by;
+    rule.test = fields.text("status") == "test";
+    read_kind(fields, rule);
     if (!fields.nodes("suppress").empty())
         read_suppress(Fields(*fields.nodes("suppress").front(), schema::suppress, fields.where(), problems_),
                       rule);
     read_exceptions(fields, rule);
-    rule.definition = definition_of(rule.when) + "|" + std::string(measure_name(rule.measure)) + " over " +
-                      to_text(rule.over) + " at_least " + std::to_string(rule.at_least) + " suppress " +
-                      to_text(rule.suppress_for) + " by";
-    for (const Field by : rule.by) rule.definition += " " + std::to_string(static_cast<int>(by));
-    rule.definition += " /";
-    for (const Field by : rule.suppress_by) rule.definition += " " + std::to_string(static_cast<int>(by));
-    for (const RuleException& exception : rule.exceptions)
-        rule.definition += "|" + definition_of(exception.match) + " until " + exception.expires.text;
+    rule.definition = definition_of(rule);
     policy_->rules.push_back(std::move(rule));
     rule_nodes_.emplace_back(fields.where(), &fields.node());
 }
 
-void PolicyBuilder::read_window(const Fields& fields, Rule& rule) {
-    if (fields.text("sum") == "packets_out") rule.measure = Measure::packets_out;
-    if (const auto over = fields.value("over", parse_duration)) {
-        rule.over = *over;
-        if (*over < limits::window_over_min || *over > limits::window_over_max)
-            problems_.error(fields.where(), *fields.scalars("over").front(), "out-of-range",
-                            "a window cannot be " + fields.text("over") + " long", "write 1s to 90d");
-    }
-    for (const Node* node : fields.scalars("at_least")) {
-        const auto amount =
-            rule.measure == Measure::bytes_out ? parse_size(node->text) : parse_packets(node->text);
-        if (!amount)
-            problems_.error(fields.where(), *node, amount.error().code, amount.error().message,
-                            amount.error().help);
-        else if (*amount == 0)
-            problems_.error(fields.where(), *node, "out-of-range",
-                            "a window of at least nothing is always full", "write an amount above zero");
-        else
-            rule.at_least = *amount;
-    }
-    read_by(fields, rule.by);
-    std::string missing;
-    for (const Field field : rule.by)
-        if (!in_this_version(field_info(field).source))
-            missing += (missing.empty() ? "" : ", ") + std::string(field_info(field).name);
-    const auto known = [](Field field) { return in_this_version(field_info(field).source); };
-    const bool some_known = rule.by.empty() || std::ranges::any_of(rule.by, known);
-    if (!some_known) rule.active = false;
-    if (!missing.empty())
-        problems_.warning(
-            fields.where(), fields.key_node("by"), "unknown-field",
-            missing + " is unknown in this version: " +
-                (some_known ? "the groups are those of the other fields" : "the rule cannot fire"),
-            some_known ? "nothing to do: the groups get finer with the version that knows it"
-                       : "group by remote, remote_prefix or country meanwhile");
-}
-
-void PolicyBuilder::read_by(const Fields& fields, std::vector<Field>& by) {
-    for (const Node* node : fields.scalars("by")) {
+void PolicyBuilder::read_by(const Fields& fields, std::string_view key, std::vector<Field>& by) {
+    for (const Node* node : fields.scalars(key)) {
         const Field field = find_field(node->text)->field;
         if (field == Field::asn) ask_for_asn(fields, *node);
         if (std::ranges::find(by, field) == by.end())
             by.push_back(field);
         else
-            problems_.error(fields.where(), *node, "duplicate-value", "`by` names " + node->text + " twice",
-                            "name it once");
+            problems_.error(fields.where(), *node, "duplicate-value",
+                            "`" + std::string(key) + "` names " + node->text + " twice", "name it once");
     }
 }
 
@@ -149,7 +104,7 @@ void PolicyBuilder::read_suppress(const Fields& fields, Rule& rule) {
     }
     if (!fields.has("by")) return;
     std::vector<Field> by;
-    read_by(fields, by);
+    read_by(fields, "by", by);
     const auto in_window = [&](Field field) { return std::ranges::find(rule.by, field) != rule.by.end(); };
     // What an address decides is no finer than the address.
     const auto of_remote = [](Field field) {

@@ -22,6 +22,8 @@ std::string place_of(const Where& where, const Node& node) {
     return where.source->name() + ":" + std::to_string(node.line);
 }
 
+}  // namespace
+
 // The text of an entry's id, before the entry is checked: for contexts.
 std::string id_in(const Node& node) {
     for (const Node::Entry& entry : node.entries)
@@ -29,8 +31,6 @@ std::string id_in(const Node& node) {
             return entry.value->text.substr(0, limits::id_length_max);
     return {};
 }
-
-}  // namespace
 
 PolicyBuilder::PolicyBuilder(Problems& problems) : problems_(problems), policy_(std::make_shared<Policy>()) {}
 
@@ -51,9 +51,12 @@ std::shared_ptr<const Policy> PolicyBuilder::build(std::string content_hash) {
     for (const File& file : files_) read_sites(file);
     for (const File& file : files_) read_regions(file);
     read_home();
+    for (const File& file : files_) read_overrides(file);
     for (const File& file : files_) read_lists(file);
     for (const File& file : files_) read_allows(file);
     for (const File& file : files_) read_rules(file);
+    join_sequences();
+    check_overrides();
     for (auto& [name, region] : regions_) region.used = true;  // regions document; only lists can go stale
     if (problems_.errors() == 0 && !some_unreadable_) {
         warn_unused();
@@ -231,7 +234,8 @@ void PolicyBuilder::read_lists(const File& file) {
         Where where{file.source,
                     "list " + in_quotes(name) + " (line " + std::to_string(entry.key->line) + ")"};
         if (!claim("list", name, where, *entry.key)) continue;
-        read_list(Fields(*entry.value, schema::list, where, problems_), name, *entry.key);
+        if (const Node* node = overridden("list", name, *entry.value))
+            read_list(Fields(*node, schema::list, where, problems_), name, *entry.key);
     }
 }
 
@@ -261,8 +265,9 @@ void PolicyBuilder::read_list(const Fields& fields, const std::string& name, con
 void PolicyBuilder::read_allows(const File& file) {
     const auto& nodes = file.fields->nodes("allow");
     for (std::size_t i = 0; i < nodes.size() && !problems_.full(); ++i)
-        read_allow(
-            Fields(*nodes[i], schema::allow, entry_where(file, *nodes[i], "allow entry", i), problems_));
+        if (const Node* node = overridden("allow entry", id_in(*nodes[i]), *nodes[i]))
+            read_allow(
+                Fields(*node, schema::allow, entry_where(file, *nodes[i], "allow entry", i), problems_));
 }
 
 void PolicyBuilder::read_allow(const Fields& fields) {
@@ -313,9 +318,13 @@ void PolicyBuilder::read_allow(const Fields& fields) {
                 problems_.error(fields.where(), *size, bytes.error().code, bytes.error().message,
                                 bytes.error().help);
         }
-        problems_.warning(fields.where(), fields.key_node("ceiling"), "not-enforced",
-                          "the ceiling is read, and not yet enforced in this version",
-                          "watch the volume with a rule without `allowed: false` meanwhile");
+        if (limit.bytes_out == 0 && !ceiling.scalars("bytes_out").empty() && problems_.errors() == 0)
+            problems_.error(fields.where(), *ceiling.scalars("bytes_out").front(), "out-of-range",
+                            "a ceiling of nothing allows nothing", "write a volume, or remove the entry");
+        if (!ceiling.scalars("per").empty() &&
+            (limit.per < limits::window_over_min || limit.per > limits::window_over_max))
+            problems_.error(fields.where(), *ceiling.scalars("per").front(), "out-of-range",
+                            "the period of a ceiling cannot be " + ceiling.text("per"), "write 1s to 90d");
         entry.ceiling = limit;
     }
     policy_->allows.push_back(std::move(entry));

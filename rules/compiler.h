@@ -50,16 +50,35 @@ private:
     void read_regions(const File& file);
     Region read_region(const Fields& fields, const std::string& name);
     void read_home();
+    void read_overrides(const File& file);
+    void read_override(const Fields& fields);
+    // The entry as the overrides of its id make it; null where they disable it.
+    const Node* overridden(std::string_view kind, const std::string& id, const Node& node);
+    void append_to(Node& node, const Node& more, const Mapping& mapping, const Where& where);
+    void check_overrides();
     void read_lists(const File& file);
     void read_list(const Fields& fields, const std::string& name, const Node& key);
     void read_allows(const File& file);
     void read_allow(const Fields& fields);
     void read_rules(const File& file);
     void read_rule(const Fields& fields);
+    void read_kind(const Fields& fields, Rule& rule);
     void read_window(const Fields& fields, Rule& rule);
+    void read_upload_ratio(const Fields& fields, Rule& rule);
+    void read_periodic(const Fields& fields, Rule& rule);
+    void read_long_lived(const Fields& fields, Rule& rule);
+    void read_first_contact(const Fields& fields, Rule& rule);
+    void read_sequence(const Fields& fields, Rule& rule);
+    void read_distinct(const Fields& fields, Rule& rule);
+    std::chrono::seconds read_duration(const Fields& fields, std::string_view key,
+                                       std::chrono::seconds otherwise);
+    std::uint64_t read_amount(const Fields& fields, std::string_view key, bool bytes);
+    void warn_group(const Fields& fields, std::string_view key, Rule& rule);
+    void join_sequences();
+    std::optional<std::size_t> find_rule(const Where& where, const Node& node);
     void read_suppress(const Fields& fields, Rule& rule);
     void read_exceptions(const Fields& fields, Rule& rule);
-    void read_by(const Fields& fields, std::vector<Field>& by);
+    void read_by(const Fields& fields, std::string_view key, std::vector<Field>& by);
     void read_condition(const Fields& fields, Selection selection, const std::string& name,
                         Condition& condition, std::size_t depth = 0);
     Predicate read_predicate(const Fields& fields, const Key& key, Field field, Selection selection);
@@ -94,10 +113,30 @@ private:
     std::map<std::string, Named, std::less<>> lists_;
     std::map<std::string, std::string> claimed_;  // "rule bulk" -> "file:line"
     std::vector<std::pair<Where, const Node*>> allow_nodes_, rule_nodes_;
+    struct Sequence {  // its rules are looked for when all are read
+        std::size_t rule;
+        Where where;
+        const Node* first;
+        const Node* then;
+    };
+    std::vector<Sequence> sequences_;
+    struct Override {
+        Where where;
+        const Node* target = nullptr;
+        const Node* append = nullptr;
+        const Node* replace = nullptr;
+        bool disable = false;
+        bool used = false;
+    };
+    std::map<std::string, std::vector<Override>> overrides_;  // "rule bulk", in file order
+    std::vector<NodePtr> merged_;  // what overrides made; diagnostics point into it
 };
 
 // Text that is equal for two conditions that are written alike.
 [[nodiscard]] std::string definition_of(const Condition& condition);
+// Text that is equal for two rules that count the same things in the same windows.
+[[nodiscard]] std::string definition_of(const Rule& rule);
+[[nodiscard]] std::string id_in(const Node& node);
 [[nodiscard]] DomainName domain_of(std::string_view text);  // "*.example.org"
 
 }  // namespace egresswatch::rules

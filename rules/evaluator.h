@@ -12,10 +12,13 @@
 #pragma once
 
 #include <cstdint>
+#include <expected>
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "classifier/flow_update.h"
@@ -29,11 +32,37 @@ namespace egresswatch::rules {
 
 struct RuleStatus {
     std::string id;
+    std::string kind;
+    bool test = false;
     bool active = true;  // false: it asks for fields that this version does not have
     std::uint64_t findings = 0;
     std::uint64_t suppressed = 0;  // times its windows filled while suppressed
     std::uint64_t evicted = 0;     // groups that lost their window to a newer one: their sums are too small
-    std::size_t groups = 0;        // with a window now
+    std::size_t groups = 0;        // remembered now
+    std::size_t groups_max = 0;
+};
+
+struct AllowStatus {
+    std::string id, owner;
+    std::uint64_t matched = 0;  // updates that it selected
+    std::optional<Timestamp> last_match;
+    Timestamp since{};                // in force
+    bool unused = false;              // has matched nothing for limits::unused_after
+    std::uint64_t ceiling_bytes = 0;  // 0: it has none
+    std::uint64_t used_bytes = 0;     // of it, now
+};
+
+// A name that was asked of a DNS server; `flow` is the flow of the question.
+struct NameObservation {
+    FlowUpdate flow;
+    std::string_view name;  // small letters, no dot at the end
+    Timestamp at{};
+};
+
+struct RestoredState {
+    Timestamp saved_at{};     // packet time
+    std::size_t rules = 0;    // taken over
+    std::size_t dropped = 0;  // of rules that are gone or changed
 };
 
 // Monotonic since construction; they survive replace_policy().
@@ -80,8 +109,11 @@ public:
     // the next regular update.
     std::uint64_t evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
                            std::vector<Finding>& out, const FlowFacts& facts = {});
-    // Time passes without traffic: windows that have emptied give their memory back. No rule kind of this
-    // version fires without an update; `out` is for those that will.
+    // Names for the rules that count them. Whoever parses DNS calls it, once for each question.
+    void observe(const NameObservation& seen, const ClassInfo& info, Timestamp now, std::vector<Finding>& out,
+                 const FlowFacts& facts = {});
+    // Time passes without traffic: windows that have emptied give their memory back, and the ends of allow
+    // entries are told.
     void advance(Timestamp now, std::vector<Finding>& out);
 
     // Whether the allow entries cover the flow at packet time `now`, and why not.
@@ -97,6 +129,14 @@ public:
 
     [[nodiscard]] EvaluatorCounters counters() const noexcept;
     [[nodiscard]] std::vector<RuleStatus> rule_status() const;
+    [[nodiscard]] std::vector<AllowStatus> allow_status() const;
+
+    // What is to survive a restart: windows of limits::kept_over_min and longer, contacts, suppressions,
+    // allow entries. The bytes are for this program's versions only. restore() is for a new evaluator, before
+    // its first update; when it fails, nothing has changed. A flow that lived at the save and is told whole
+    // again by the engine that adopts it counts by its share of time since.
+    [[nodiscard]] std::string save() const;
+    [[nodiscard]] std::expected<RestoredState, std::string> restore(std::string_view bytes);
 
 private:
     struct State;

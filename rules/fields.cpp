@@ -14,15 +14,20 @@ namespace egresswatch::rules {
 
 namespace {
 
+// A node that an override brought stands in another file than the entry.
+const SourceText& source_of(const Where& where, const Node& node) {
+    return node.source == nullptr ? *where.source : *node.source;
+}
+
 Diagnostic make(Severity severity, const Where& where, const Node& node, std::string_view code,
                 std::string message, std::string help) {
     return {severity,
             "rules/" + std::string(code),
-            {where.source->name(), node.line, node.column, node.length},
+            {source_of(where, node).name(), node.line, node.column, node.length},
             std::move(message),
             std::move(help),
             where.context,
-            where.source->shown_line(node.line)};
+            source_of(where, node).shown_line(node.line)};
 }
 
 Value<std::string> check_text(std::string_view text) {
@@ -83,8 +88,10 @@ std::optional<ValueError> check_scalar(const Key& key, std::string_view text) {
         case Form::integer:
             return problem_of(parse_whole(text, 1, 1'000'000'000));
         case Form::decimal: {
-            const bool latitude = key.name == "latitude";
-            return problem_of(parse_decimal(text, latitude ? -90 : -180, latitude ? 90 : 180));
+            if (key.name == "latitude") return problem_of(parse_decimal(text, -90, 90));
+            if (key.name == "longitude") return problem_of(parse_decimal(text, -180, 180));
+            if (key.name == "at_least") return problem_of(parse_decimal(text, 1, 1'000'000));
+            return problem_of(parse_decimal(text, 0, key.name == "jitter_at_most" ? 1 : 8));
         }
         case Form::country:
         case Form::country_list:
@@ -139,6 +146,7 @@ std::optional<ValueError> check_scalar(const Key& key, std::string_view text) {
         case Form::zone:
             return problem_of(parse_zone(text));
         case Form::mapping:
+        case Form::fragment:
         case Form::mapping_list:
         case Form::named_mappings:
             break;
@@ -353,6 +361,7 @@ void Fields::read_value(Slot& slot, const Node& value) {
                          example_of(key));
     };
     switch (key.form) {
+        case Form::fragment:
         case Form::mapping: {
             if (value.kind != Node::Kind::mapping) return wrong_form();
             slot.nodes.push_back(&value);

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "rules/limits.h"
+#include "rules/names.h"
 #include "rules/values.h"
 
 namespace egresswatch::rules {
@@ -25,8 +26,13 @@ Prefix network_of(const Address& remote) {
         remote, remote.is_ipv4() ? limits::remote_prefix_length4 : limits::remote_prefix_length6);
 }
 
-std::string_view process_text(Field field, const FlowFacts& facts) {
+std::string_view text_of(Field field, const Subject& subject) {
+    const FlowFacts& facts = subject.facts;
     switch (field) {
+        case Field::name:
+            return subject.name;
+        case Field::registered_domain:
+            return subject.name.empty() ? subject.name : registered_domain(subject.name);
         case Field::executable:
             return facts.executable;
         case Field::sha256:
@@ -70,7 +76,7 @@ std::uint64_t GroupHash::of_text(std::string_view text) const noexcept {
     return out;
 }
 
-GroupKey group_key(const std::vector<Field>& by, const Subject& subject, GroupHash hash) {
+GroupKey group_key(std::span<const Field> by, const Subject& subject, GroupHash hash) {
     GroupKey key;
     const FlowUpdate& flow = subject.flow;
     for (const Field field : by) {
@@ -106,7 +112,7 @@ GroupKey group_key(const std::vector<Field>& by, const Subject& subject, GroupHa
             default: {
                 // Each text goes in with its field, so that equal texts of two fields are two groups.
                 const std::string uid = field == Field::uid ? field_text(field, subject) : std::string();
-                const std::string_view text = field == Field::uid ? uid : process_text(field, subject.facts);
+                const std::string_view text = field == Field::uid ? uid : text_of(field, subject);
                 key.text =
                     fold(key.text ^ hash.of_text(text), 0x9216d5d98979fb1bull + static_cast<unsigned>(field));
             }
@@ -135,11 +141,11 @@ std::string field_text(Field field, const Subject& subject) {
         case Field::uid:
             return subject.facts.uid ? std::to_string(*subject.facts.uid) : std::string();
         default:
-            return std::string(process_text(field, subject.facts));
+            return std::string(text_of(field, subject));
     }
 }
 
-std::vector<GroupField> group_fields(const std::vector<Field>& by, const Subject& subject) {
+std::vector<GroupField> group_fields(std::span<const Field> by, const Subject& subject) {
     std::vector<GroupField> out;
     for (const Field field : by) {
         std::string text = field_text(field, subject);
@@ -148,7 +154,7 @@ std::vector<GroupField> group_fields(const std::vector<Field>& by, const Subject
     return out;
 }
 
-bool can_group(const std::vector<Field>& by, const Subject& subject) {
+bool can_group(std::span<const Field> by, const Subject& subject) {
     return by.empty() || std::ranges::any_of(by, [&](Field field) {
                switch (field_info(field).source) {
                    case Source::given:
@@ -156,7 +162,7 @@ bool can_group(const std::vector<Field>& by, const Subject& subject) {
                    case Source::asn_data:
                        return static_cast<bool>(subject.around().asn_of);
                    case Source::names:
-                       return subject.facts.has_names();
+                       return subject.facts.has_names() || !subject.name.empty();
                    case Source::process:
                        return subject.facts.has_process();
                }

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -36,11 +37,11 @@ struct GroupHash {
     [[nodiscard]] std::uint64_t of_text(std::string_view text) const noexcept;
 };
 
-[[nodiscard]] GroupKey group_key(const std::vector<Field>& by, const Subject& subject, GroupHash hash);
-[[nodiscard]] std::vector<GroupField> group_fields(const std::vector<Field>& by, const Subject& subject);
+[[nodiscard]] GroupKey group_key(std::span<const Field> by, const Subject& subject, GroupHash hash);
+[[nodiscard]] std::vector<GroupField> group_fields(std::span<const Field> by, const Subject& subject);
 // Whether the subject knows at least one of the fields, as far as they need a source: a group of what nobody
 // can tell apart would be the whole host.
-[[nodiscard]] bool can_group(const std::vector<Field>& by, const Subject& subject);
+[[nodiscard]] bool can_group(std::span<const Field> by, const Subject& subject);
 // The text of a field of a flow; empty where it is unknown.
 [[nodiscard]] std::string field_text(Field field, const Subject& subject);
 

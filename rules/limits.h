@@ -33,11 +33,19 @@ inline constexpr unsigned window_buckets = 60;
 inline constexpr std::chrono::seconds window_over_min{1};
 inline constexpr std::chrono::seconds window_over_max{90 * 86400};
 // At any of these the group with the oldest activity of the rule that needs room is evicted, and counted.
-// About 200 bytes a group and 16 a bucket in use: at most 13 MiB a rule and 84 MiB in all.
+// About 170 bytes a group (210 where it keeps intervals) and 32 a further bucket or distinct value in use: at
+// most 14 MiB a rule, and 110 MiB in all.
 inline constexpr std::size_t window_groups_max = 65'536;         // groups of one rule
 inline constexpr std::size_t window_groups_total_max = 262'144;  // groups of all rules
-inline constexpr std::size_t window_cells_total_max = 2u << 20;  // buckets in use, all groups
-inline constexpr std::size_t suppressions_max = 65'536;          // suppressed groups of one rule
+inline constexpr std::size_t window_cells_total_max = 2u << 20;  // buckets and values in use, all groups
+inline constexpr std::uint64_t distinct_max = 4'096;             // `at_least` of distinct values
+inline constexpr std::uint64_t periods_min = 4;                  // `at_least` of intervals
+inline constexpr std::uint64_t periods_max = 32;                 // that are looked at
+// Windows at least this long are saved, and survive a restart.
+inline constexpr std::chrono::seconds kept_over_min{3600};
+// An allow entry that has covered nothing for this long is told in status.
+inline constexpr std::chrono::days unused_after{30};
+inline constexpr std::size_t suppressions_max = 65'536;  // suppressed groups of one rule
 
 // remote_prefix: the network of the remote address.
 inline constexpr std::uint8_t remote_prefix_length4 = 24;

@@ -46,6 +46,7 @@ public:
     const PrefixIndex& prefixes;
     PrefixIndex::Place place;  // of flow.remote()
     bool allowed = false;
+    std::string_view name;  // asked of a DNS server, where the subject is a question
 
     [[nodiscard]] std::uint32_t asn() const {
         if (!asn_known_) asn_ = around_.asn_of ? around_.asn_of(flow.remote()) : 0;

@@ -57,7 +57,8 @@ Plan::Plan(const Policy& policy, const std::string& site) : policy_(&policy), si
         }
     };
     for (std::uint32_t i = 0; i < policy.rules.size(); ++i)
-        sort_by_set(policy.rules[i].when, i, rules_by_set_, rules_);
+        if (policy.rules[i].kind != RuleKind::sequence)
+            sort_by_set(policy.rules[i].when, i, rules_by_set_, rules_);
     for (std::uint32_t i = 0; i < policy.allows.size(); ++i)
         sort_by_set(policy.allows[i].match, i, allows_by_set_, allows_);
 }
@@ -79,7 +80,7 @@ const Plan::OfClass& Plan::of_class(std::uint16_t class_id, const ClassInfo& inf
     if (class_id >= classes_.size()) classes_.resize(static_cast<std::size_t>(class_id) + 1);
     OfClass& out = classes_[class_id];
     if (out.known && out.info == info) return out;
-    out = {true, info, {}, {}};
+    out = {true, info, {}, {}, false};
     const auto fill = [&](const std::vector<std::uint32_t>& candidates, Purpose purpose, Ports& ports,
                           auto condition_of) {
         std::vector<std::uint32_t> left;
@@ -94,6 +95,8 @@ const Plan::OfClass& Plan::of_class(std::uint16_t class_id, const ClassInfo& inf
          [&](std::uint32_t i) -> const Condition& { return policy_->rules[i].when; });
     fill(allows_, Purpose::allow, out.allows,
          [&](std::uint32_t i) -> const Condition& { return policy_->allows[i].match; });
+    out.idle = rules_by_set_.empty() && allows_by_set_.empty() && out.rules.any.empty() &&
+               out.rules.single.empty() && out.allows.any.empty() && out.allows.single.empty();
     return out;
 }
 

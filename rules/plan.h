@@ -29,6 +29,7 @@ public:
         bool known = false;
         ClassInfo info;
         Ports rules, allows;
+        bool idle = false;  // neither rules nor allow entries, wherever in the class an address lies
     };
     // Cached by class id. An id whose meaning has changed under the same policy is planned anew: comparing
     // costs less than being wrong.

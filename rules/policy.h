@@ -134,23 +134,49 @@ struct RuleException {
     Expiry expires;
 };
 
+enum class RuleKind : std::uint8_t {
+    sum,
+    distinct,
+    upload_ratio,
+    periodic,
+    long_lived,
+    first_contact,
+    sequence
+};
+[[nodiscard]] std::string_view rule_kind_name(RuleKind kind) noexcept;  // "sum", "distinct", ...
+
 struct Rule {
     std::string id, title;
     std::uint32_t revision = 1;
     Level level = Level::low;
     std::vector<std::string> tags;
+    bool test = false;  // `status: test`
+    RuleKind kind = RuleKind::sum;
     Condition when;
-    Measure measure = Measure::bytes_out;
-    std::chrono::seconds over{};
+    Measure measure = Measure::bytes_out;  // sum
+    Field distinct{};                      // distinct
+    std::string measure_text;              // as findings name what is counted
+    std::chrono::seconds over{};           // of a sequence: `within`; first contact: `forget`
     std::vector<Field> by;
-    std::uint64_t at_least = 0;
-    std::chrono::seconds suppress_for{};  // default: `over`
-    std::vector<Field> suppress_by;       // default: `by`
+    std::uint64_t at_least = 0;  // in the unit of measure_text
+    std::uint64_t floor = 0;     // upload_ratio: bytes out below which nothing is compared
+    std::optional<std::uint64_t> bytes_each_at_most;  // distinct: mean bytes out for each value
+    std::optional<double> entropy_at_least;           // distinct names: mean entropy of their labels
+    double jitter_at_most = 0;                        // periodic
+    Range every{};                                    // periodic: seconds
+    std::chrono::seconds learn{}, forget{};           // first_contact
+    std::size_t first = 0, then = 0;                  // sequence: index of rules
+    bool counts_inbound = false;                      // looks at updates that send nothing, too
+    bool counts_names = false;                        // is fed by Evaluator::observe()
+    std::chrono::seconds suppress_for{};              // default: `over`
+    std::vector<Field> suppress_by;                   // default: `by`
     std::vector<RuleException> exceptions;
     bool active = true;  // false: it asks for what this version does not know, and so cannot fire
     // Equal for two rules that count the same things in the same windows: when, window, suppress, exceptions.
     std::string definition;
     SourceSpan place;
+
+    [[nodiscard]] std::size_t groups_max() const noexcept;  // that it remembers at the most
 };
 
 struct Site {

@@ -134,7 +134,8 @@ std::string shared_by(const Rule& rule) {
 void lint_shadowed(const Policy& policy, std::vector<LintFinding>& out) {
     std::map<std::string, std::vector<std::size_t>> alike;
     for (std::size_t i = 0; i < policy.rules.size(); ++i)
-        if (policy.rules[i].active) alike[shared_by(policy.rules[i])].push_back(i);
+        if (policy.rules[i].active && policy.rules[i].kind == RuleKind::sum)
+            alike[shared_by(policy.rules[i])].push_back(i);
     for (const auto& [what, indices] : alike)
         for (const std::size_t later : indices) {
             const Rule& rule = policy.rules[later];

@@ -63,7 +63,9 @@ std::string by_text(const std::vector<Field>& by) {
 }
 
 std::string amount_text(const Rule& rule) {
-    return std::to_string(rule.at_least) + (rule.measure == Measure::bytes_out ? " B" : "");
+    return std::to_string(rule.at_least) + (rule.measure_text.starts_with("bytes") ? " B"
+                                            : rule.kind == RuleKind::long_lived    ? "s"
+                                                                                   : "");
 }
 
 std::string countries_text(const std::set<Country>& countries) {
@@ -91,9 +93,12 @@ std::string rule_text(const Rule& rule) {
         "  - id: " + rule.id + (rule.active ? "" : "  # cannot fire in this version") +
         "\n    title: " + scalar(rule.title) + "\n    revision: " + std::to_string(rule.revision) +
         "\n    level: " + std::string(level_name(rule.level)) + "\n    tags: [" + tags +
-        "]\n    when: " + condition_text(rule.when) +
-        "\n    window: {sum: " + std::string(measure_name(rule.measure)) + ", over: " + to_text(rule.over) +
-        ", by: " + by_text(rule.by) + ", at_least: " + amount_text(rule) +
+        "]\n    when: " + condition_text(rule.when) + "\n    " +
+        (rule.kind == RuleKind::sum ? "window: {sum: " + rule.measure_text + ", over: "
+         : rule.kind == RuleKind::distinct
+             ? "window: {distinct: " + std::string(field_info(rule.distinct).name) + ", over: "
+             : std::string(rule_kind_name(rule.kind)) + ": {over: ") +
+        to_text(rule.over) + ", by: " + by_text(rule.by) + ", at_least: " + amount_text(rule) +
         "}\n    suppress: {for: " + to_text(rule.suppress_for) + ", by: " + by_text(rule.suppress_by) + "}\n";
     if (!rule.exceptions.empty()) out += "    exceptions:\n";
     for (const RuleException& exception : rule.exceptions)
@@ -147,13 +152,13 @@ std::map<std::string, Bundle> bundles_of(const Policy& policy, const std::string
 }
 
 std::string windows_text(const Policy& policy) {
-    constexpr std::uint64_t group_bytes = 200, cell_bytes = 16;  // limits.h
+    constexpr std::uint64_t group_bytes = 170, cell_bytes = 32;  // limits.h
     std::string out = "windows\n";
     for (const Rule& rule : policy.rules) {
         if (!rule.active) continue;
         const auto bucket = rule.over / static_cast<std::int64_t>(limits::window_buckets);
-        out += "  " + rule.id + ": " + std::string(measure_name(rule.measure)) + " over " +
-               to_text(rule.over) + " in " + std::to_string(limits::window_buckets) + " buckets of " +
+        out += "  " + rule.id + ": " + rule.measure_text + " over " + to_text(rule.over) + " in " +
+               std::to_string(limits::window_buckets) + " buckets of " +
                (bucket.count() > 0 ? to_text(bucket) : "less than 1s") + ", by " + by_text(rule.by) +
                ", at least " + amount_text(rule) + "; at most " + std::to_string(limits::window_groups_max) +
                " groups of " + std::to_string(group_bytes) + " to " +

@@ -24,15 +24,22 @@ constexpr std::array<std::string_view, 2> unknown_words{"outside", "home"};
 constexpr std::array<std::string_view, 5> group_words{"EU", "EEA", "EFTA", "EU-ADEQUACY",
                                                       "EU-ADEQUACY-PARTIAL"};
 constexpr std::array<std::string_view, 3> direction_words{"any", "out", "in"};
-constexpr std::array<std::string_view, 2> sum_words{"bytes_out", "packets_out"};
-// The words of `by`: every field that groups.
-constexpr auto by_words = [] {
-    std::array<std::string_view, rows::count_of(USE_GROUP)> out{};
+constexpr std::array<std::string_view, 5> sum_words{"bytes_out", "packets_out", "bytes_in", "packets_in",
+                                                    "flows"};
+constexpr std::array<std::string_view, 2> status_words{"live", "test"};
+// The words of `by` and of `distinct`: every field that is good for it.
+template <std::uint8_t Use>
+constexpr auto words_of = [] {
+    std::array<std::string_view, rows::count_of(Use)> out{};
     std::size_t next = 0;
     for (const FieldInfo& field : rows::fields)
-        if ((field.uses & USE_GROUP) != 0) out[next++] = field.name;
+        if ((field.uses & Use) != 0) out[next++] = field.name;
     return out;
 }();
+constexpr auto& by_words = words_of<USE_GROUP>;
+constexpr auto& distinct_words = words_of<USE_DISTINCT>;
+constexpr std::string_view by_doc =
+    "Fields whose values make a group of their own each. An empty list makes the whole host one group.";
 
 constexpr std::array<Key, 11> policy_keys{{
     {"policy", word, required, "The language of this file. The first key of every file.", language_words},
@@ -56,8 +63,24 @@ constexpr std::array<Key, 11> policy_keys{{
      {},
      &allow},
 }};
-constexpr std::array<Key, 1> rules_key{{
+constexpr std::array<Key, 2> rules_keys{{
     {"rules", mapping_list, optional, "What is suspicious.", {}, &rule},
+    {"overrides",
+     mapping_list,
+     optional,
+     "What changes in entries, of this file or another, in the order in which they are read.",
+     {},
+     &override_entry},
+}};
+constexpr std::array<Key, 6> override_keys{{
+    {"rule", id, optional, "Id of the rule that is changed. Either this or allow or list."},
+    {"allow", id, optional, "Id of the allow entry that is changed."},
+    {"list", id, optional, "Name of the list that is changed."},
+    {"append", fragment, optional,
+     "Keys of the entry: their values are added to those that are there, below a mapping key by key."},
+    {"replace", fragment, optional,
+     "Keys of the entry: their values take the place of those that are there."},
+    {"disable", boolean, optional, "true: the entry is left out."},
 }};
 
 constexpr std::array<Key, 5> site_keys{{
@@ -134,22 +157,36 @@ constexpr std::array<Key, 2> ceiling_keys{{
     {"bytes_out", size, required, "Volume."},
     {"per", duration, required, "Period."},
 }};
-constexpr std::array<Key, 12> rule_keys{{
+constexpr std::array<Key, 18> rule_keys{{
     {"id", id, required, "Name of the rule; stable, since records refer to it."},
     {"title", text, required, "One line for the analyst."},
     {"description", text, optional, "What it counts, in words."},
     {"rationale", text, optional, "Why that is suspicious, and why from this amount on."},
     {"false_positives", text_list, optional, "What else looks like it, and what to do then."},
     {"revision", integer, optional, "Raised with every change of the rule. Default: 1."},
+    {"status", word, optional,
+     "live, or test: findings are recorded and marked, and not sent by outputs that do not ask for them. "
+     "Default: live.",
+     status_words},
     {"level", Form::level, required, "low, medium, high or critical."},
     {"tags", tag_list, optional, "Free words; ATT&CK techniques as attack.t1041."},
-    {"when", mapping, required, "Which flows it counts.", {}, &when},
+    {"when", mapping, optional, "Which flows it counts. Required but for a sequence.", {}, &when},
     {"window",
      mapping,
-     required,
-     "What it adds up, over which time, and from which sum on it reports.",
+     optional,
+     "A sum, or a number of different values, in a sliding window.",
      {},
      &window},
+    {"upload_ratio", mapping, optional, "More out than in, in a sliding window.", {}, &upload_ratio},
+    {"periodic", mapping, optional, "Contacts at even intervals: beaconing.", {}, &periodic},
+    {"long_lived", mapping, optional, "A flow that lasts long.", {}, &long_lived},
+    {"first_contact",
+     mapping,
+     optional,
+     "What this host was never in touch with before.",
+     {},
+     &first_contact},
+    {"sequence", mapping, optional, "Two rules, one after the other.", {}, &sequence},
     {"suppress", mapping, optional, "For how long the same group is not reported again.", {}, &suppress},
     {"exceptions", mapping_list, optional, "Flows that the rule does not count.", {}, &exception},
 }};
@@ -171,15 +208,52 @@ constexpr auto condition_keys = [](const Mapping* itself, bool with_allowed) {
     return out;
 };
 constexpr std::array<Key, selecting + 3> when_keys = condition_keys(&when, true);
-constexpr std::array<Key, 4> window_keys{{
-    {"sum", word, required, "What is added up.", sum_words},
+constexpr std::array<Key, 7> window_keys{{
+    {"sum", word, optional, "What is added up. Either this or distinct.", sum_words},
+    {"distinct", word, optional, "The field whose different values are counted.", distinct_words},
     {"over", duration, required, "Length of the window, 1s to 90d."},
-    {"by", word_list, required,
-     "Fields that make a group of their own each: remote (address), remote_prefix (/24 of IPv4, /48 of "
-     "IPv6), "
-     "country. An empty list makes the whole host one group.",
+    {"by", word_list, required, by_doc, by_words},
+    {"at_least", size, required,
+     "The sum from which on it reports: bytes with a unit; packets, flows and values (2 to 4096) without."},
+    {"bytes_each_at_most", size, optional,
+     "With distinct: mean bytes out for each value, above which it is no scan and nothing is reported."},
+    {"entropy_at_least", decimal, optional,
+     "With distinct: name: mean Shannon entropy, in bits a character, of what stands in front of the "
+     "registered "
+     "domain. Words that people chose have 2 to 3.5."},
+}};
+constexpr std::array<Key, 4> upload_ratio_keys{{
+    {"over", duration, required, "Length of the window, 1s to 90d."},
+    {"by", word_list, required, by_doc, by_words},
+    {"at_least", decimal, required, "Bytes out for each byte in, 1 to 1000000."},
+    {"floor", size, required, "Bytes out in the window below which nothing is compared."},
+}};
+constexpr std::array<Key, 4> periodic_keys{{
+    {"by", word_list, required, by_doc, by_words},
+    {"at_least", integer, required,
+     "Intervals between contacts, 4 to 32: the last 32 are looked at. A contact is activity after at least "
+     "half of "
+     "the shortest period without any."},
+    {"every", duration_range, optional, "Median interval. Default: 10s..1d."},
+    {"jitter_at_most", decimal, optional,
+     "Median of the absolute deviations from the median interval, divided by it; 0 to 1. Default: 0.1."},
+}};
+constexpr std::array<Key, 2> long_lived_keys{{
+    {"at_least", duration, required, "From the flow's first packet to its last so far."},
+    {"by", word_list, optional,
+     "Fields of the group that is reported. Default: remote, port, local_port, l4_proto, that is, each flow.",
      by_words},
-    {"at_least", size, required, "The sum from which on it reports: bytes with a unit, packets without."},
+}};
+constexpr std::array<Key, 3> first_contact_keys{{
+    {"of", word_list, required, "Fields whose values, together, were not seen before.", by_words},
+    {"learn", duration, optional, "For how long after its start the rule only learns. Default: 7d."},
+    {"forget", duration, optional, "A value not seen for so long counts as new again. Default: 90d."},
+}};
+constexpr std::array<Key, 4> sequence_keys{{
+    {"first", id, required, "Rule that reaches its threshold first; a repeat that is suppressed counts too."},
+    {"then", id, required, "Rule that reaches its threshold after it."},
+    {"within", duration, required, "Time between the two, 1s to 90d."},
+    {"by", word_list, required, by_doc, by_words},
 }};
 constexpr std::array<Key, 2> suppress_keys{{
     {"for", duration, required, "How long, in packet time. Without `suppress`: as long as the window."},
@@ -194,11 +268,10 @@ constexpr std::array<Key, 5> exception_keys{{
      "The last day on which it excuses (UTC), or the instant from which it no longer does."},
 }};
 
-// `policy` with `rules` at its end: 12 rows.
-constexpr std::array<Key, 12> whole_policy_keys = [] {
-    std::array<Key, 12> out{};
-    std::ranges::copy(policy_keys, out.begin());
-    out[11] = rules_key[0];
+// `policy` with what stands behind it: `rule` needs the tables above.
+constexpr auto whole_policy_keys = [] {
+    std::array<Key, policy_keys.size() + rules_keys.size()> out{};
+    std::ranges::copy(rules_keys, std::ranges::copy(policy_keys, out.begin()).out);
     return out;
 }();
 // `match` is `when` without `allowed`.
@@ -220,8 +293,14 @@ const Mapping to{"to", "allow: to", to_keys};
 const Mapping from{"from", "allow: from", from_keys};
 const Mapping ceiling{"ceiling", "allow: ceiling", ceiling_keys};
 const Mapping rule{"rule", "rules", rule_keys};
+const Mapping override_entry{"override", "overrides", override_keys};
 const Mapping when{"when", "rules: when", when_keys};
 const Mapping window{"window", "rules: window", window_keys};
+const Mapping upload_ratio{"upload_ratio", "rules: upload_ratio", upload_ratio_keys};
+const Mapping periodic{"periodic", "rules: periodic", periodic_keys};
+const Mapping long_lived{"long_lived", "rules: long_lived", long_lived_keys};
+const Mapping first_contact{"first_contact", "rules: first_contact", first_contact_keys};
+const Mapping sequence{"sequence", "rules: sequence", sequence_keys};
 const Mapping suppress{"suppress", "rules: suppress", suppress_keys};
 const Mapping exception{"exception", "rules: exceptions", exception_keys};
 const Mapping match{"match", "rules: exceptions: match", match_keys};
@@ -230,10 +309,12 @@ const Mapping match{"match", "rules: exceptions: match", match_keys};
 
 namespace {
 
-const std::array policy_mappings{&schema::policy,    &schema::site, &schema::region, &schema::list,
-                                 &schema::allow,     &schema::to,   &schema::from,   &schema::ceiling,
-                                 &schema::rule,      &schema::when, &schema::window, &schema::suppress,
-                                 &schema::exception, &schema::match};
+const std::array policy_mappings{
+    &schema::policy,   &schema::site,       &schema::region,        &schema::list,
+    &schema::allow,    &schema::to,         &schema::from,          &schema::ceiling,
+    &schema::rule,     &schema::when,       &schema::window,        &schema::upload_ratio,
+    &schema::periodic, &schema::long_lived, &schema::first_contact, &schema::sequence,
+    &schema::suppress, &schema::exception,  &schema::match,         &schema::override_entry};
 
 constexpr std::array renamed{
     Renamed{"policy", "version", "revision"},
@@ -374,6 +455,8 @@ std::string_view form_name(Form form) noexcept {
             return "mapping";
         case Form::mapping_list:
             return "list of mappings";
+        case Form::fragment:
+            return "mapping of keys of the entry";
         case Form::named_mappings:
             return "named mappings";
     }

@@ -49,6 +49,7 @@ enum class Form : std::uint8_t {
     instant_range,
     zone,           // of the time zone database: "Europe/Dublin"
     mapping,        // of Key::inner
+    fragment,       // a mapping of some keys of the entry that is changed
     mapping_list,   // a list of mappings of Key::inner
     named_mappings  // names chosen by the author, each with a mapping of Key::inner
 };
@@ -93,8 +94,8 @@ struct Renamed {
 };
 
 namespace schema {
-extern const Mapping policy, site, region, list, allow, to, from, ceiling, rule, when, window, suppress,
-    exception, match;
+extern const Mapping policy, site, region, list, allow, to, from, ceiling, rule, override_entry, when, window,
+    upload_ratio, periodic, long_lived, first_contact, sequence, suppress, exception, match;
 }
 
 [[nodiscard]] std::span<const Mapping* const> all_mappings() noexcept;  // in the order of the manual

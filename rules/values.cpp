@@ -117,7 +117,19 @@ std::string_view level_name(Level level) noexcept {
 }
 
 std::string_view measure_name(Measure measure) noexcept {
-    return measure == Measure::bytes_out ? "bytes_out" : "packets_out";
+    constexpr std::array<std::string_view, 5> names{"bytes_out", "packets_out", "bytes_in", "packets_in",
+                                                    "flows"};
+    return names[static_cast<std::size_t>(measure)];
+}
+
+std::string_view rule_kind_name(RuleKind kind) noexcept {
+    constexpr std::array<std::string_view, 7> names{"sum",        "distinct",      "upload_ratio", "periodic",
+                                                    "long_lived", "first_contact", "sequence"};
+    return names[static_cast<std::size_t>(kind)];
+}
+
+std::size_t Rule::groups_max() const noexcept {
+    return kind == RuleKind::long_lived ? 0 : limits::window_groups_max;
 }
 
 Value<std::uint64_t> parse_whole(std::string_view text, std::uint64_t min, std::uint64_t max) {
@@ -178,8 +190,8 @@ Value<std::uint64_t> parse_packets(std::string_view text) {
     }
     const auto packets = scaled(number, factor);
     if (!packets)
-        return bad("bad-count", in_quotes(text) + " is not a number of packets",
-                   "packets_out counts packets: write a number, as in 5000 or 10k");
+        return bad("bad-count", in_quotes(text) + " is not a number",
+                   "this counts packets, flows or values: write a number, as in 5000 or 10k");
     return *packets;
 }
 

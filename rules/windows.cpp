@@ -9,130 +9,232 @@
 
 namespace egresswatch::rules {
 
-Windows::Windows(Config config, WindowBudget& budget)
-    : bucket_(std::max<std::chrono::nanoseconds>(
-          std::chrono::nanoseconds(config.over) / limits::window_buckets, std::chrono::nanoseconds(1))),
-      groups_max_(config.groups_max),
-      budget_(budget),
-      groups_(0, GroupHash{config.seed}) {}
+Buckets::Buckets(std::chrono::seconds over) noexcept
+    : length_(std::max<std::chrono::nanoseconds>(std::chrono::nanoseconds(over) / limits::window_buckets,
+                                                 std::chrono::nanoseconds(1))) {}
 
-Windows::~Windows() {
-    budget_.groups -= groups_.size();
-    for (const auto& [key, group] : groups_) budget_.cells -= group.cells.size();
-}
-
-std::int64_t Windows::bucket_of(Timestamp at) const noexcept {
+std::int64_t Buckets::of(Timestamp at) const noexcept {
     const std::int64_t since = at.time_since_epoch().count();
-    const std::int64_t whole = since / bucket_.count();
-    return since % bucket_.count() < 0 ? whole - 1 : whole;
+    const std::int64_t whole = since / length_.count();
+    return since % length_.count() < 0 ? whole - 1 : whole;
 }
 
-Windows::Sum Windows::add(const GroupKey& key, std::uint64_t amount, bool new_flow, Timestamp at,
+std::int64_t Buckets::oldest(Timestamp end) const noexcept {
+    return of(end) - static_cast<std::int64_t>(limits::window_buckets);
+}
+
+namespace {
+
+void add_to(Windows::Amounts& sum, const Windows::Amounts& more) {
+    sum.value += more.value;
+    sum.second += more.second;
+    sum.flows += more.flows;
+}
+
+void take_from(Windows::Amounts& sum, const Windows::Amounts& less) {
+    sum.value -= less.value;
+    sum.second -= less.second;
+    sum.flows -= less.flows;
+}
+
+}  // namespace
+
+Windows::Windows(Config config, WindowBudget& budget)
+    : buckets_(config.over), hash_(config.hash), groups_(config.groups_max, budget) {}
+
+Windows::Sum Windows::add(const GroupKey& key, std::uint64_t hash, Amounts amounts, Timestamp at,
                           Timestamp end) {
-    const std::int64_t head = bucket_of(end);
-    const std::int64_t oldest = head - static_cast<std::int64_t>(limits::window_buckets);
-    const std::int64_t bucket = bucket_of(at);
-    if (bucket < oldest) return {.late = true};
-    Group& group = find_or_make(key);
+    const std::int64_t oldest = buckets_.oldest(end);
+    const std::int64_t bucket = buckets_.of(at);
+    Sum out;
+    out.late = bucket < oldest;
+    if (out.late) return out;
+    const auto number = groups_.find_or_make(key, hash);
     // Order of activity by buckets: what was active in this bucket already stays where it is, which saves the
     // cache misses of its neighbours.
-    if (bucket > group.newest) {
-        group.newest = bucket;
-        unlink(group);
-        link_newest(group);
-    }
+    groups_.touch(number, bucket);
+    Group& group = groups_.at(number).payload;
     age(group, oldest);
-    insert(group, bucket, amount, new_flow);
-    make_room(group);
-    const std::chrono::nanoseconds start(group.cells.front().bucket * bucket_.count());
-    return {false, group.value, group.flows, Timestamp(start)};
+    insert(group, bucket, amounts);
+    static_cast<Amounts&>(out) = group.sum;
+    out.start = buckets_.start(group.one.bucket);
+    groups_.make_room(number);
+    return out;
 }
 
-void Windows::insert(Group& group, std::int64_t bucket, std::uint64_t amount, bool new_flow) {
-    auto at = group.cells.end();
-    while (at != group.cells.begin() && std::prev(at)->bucket >= bucket) --at;
-    if (at == group.cells.end() || at->bucket != bucket) {
-        at = group.cells.insert(at, Cell{bucket, 0, 0});
-        ++budget_.cells;
+void Windows::insert(Group& group, std::int64_t bucket, const Amounts& amounts) {
+    add_to(group.sum, amounts);
+    if (!group.has_one) {
+        group.one = {bucket, amounts};
+        group.has_one = true;
+        ++groups_.budget().cells;
+        return;
     }
-    at->value += amount;
-    group.value += amount;
-    at->flows += new_flow ? 1 : 0;
-    group.flows += new_flow ? 1 : 0;
+    if (bucket == group.one.bucket) return add_to(group.one.amounts, amounts);
+    if (bucket < group.one.bucket) {
+        group.more.insert(group.more.begin(), group.one);
+        group.one = {bucket, amounts};
+        ++groups_.budget().cells;
+        return;
+    }
+    auto at = group.more.end();
+    while (at != group.more.begin() && std::prev(at)->bucket >= bucket) --at;
+    if (at == group.more.end() || at->bucket != bucket) {
+        at = group.more.insert(at, Cell{bucket, {}});
+        ++groups_.budget().cells;
+    }
+    add_to(at->amounts, amounts);
 }
 
-std::uint64_t Windows::value(const GroupKey& key, Timestamp end) const {
-    const auto found = groups_.find(key);
-    if (found == groups_.end()) return 0;
-    const std::int64_t oldest = bucket_of(end) - static_cast<std::int64_t>(limits::window_buckets);
-    std::uint64_t out = found->second.value;
-    for (const Cell& cell : found->second.cells) {
+void Windows::age(Group& group, std::int64_t oldest) {
+    if (!group.has_one || group.one.bucket >= oldest) return;
+    const std::size_t before = group.cells();
+    take_from(group.sum, group.one.amounts);
+    group.has_one = false;
+    auto keep = group.more.begin();
+    for (; keep != group.more.end() && keep->bucket < oldest; ++keep) take_from(group.sum, keep->amounts);
+    if (keep != group.more.end()) {
+        group.one = *keep++;
+        group.has_one = true;
+    }
+    group.more.erase(group.more.begin(), keep);
+    groups_.budget().cells -= before - group.cells();
+}
+
+Windows::Amounts Windows::amounts(const GroupKey& key, Timestamp end) const {
+    const auto found = groups_.find(key, hash_(key));
+    if (found == GroupStore<Group>::none) return {};
+    const Group& group = groups_.at(found).payload;
+    const std::int64_t oldest = buckets_.oldest(end);
+    Amounts out = group.sum;
+    if (group.has_one && group.one.bucket < oldest) take_from(out, group.one.amounts);
+    for (const Cell& cell : group.more) {
         if (cell.bucket >= oldest) break;
-        out -= cell.value;
+        take_from(out, cell.amounts);
     }
     return out;
 }
 
 void Windows::clear(const GroupKey& key) {
-    if (const auto found = groups_.find(key); found != groups_.end()) erase(found->second);
+    if (const auto found = groups_.find(key, hash_(key)); found != GroupStore<Group>::none)
+        groups_.erase(found);
 }
 
-void Windows::drop_empty(Timestamp end, std::size_t steps) {
-    const std::int64_t oldest = bucket_of(end) - static_cast<std::int64_t>(limits::window_buckets);
-    while (oldest_ != nullptr && steps-- > 0 && oldest_->newest < oldest) erase(*oldest_);
+void Windows::save(StateWriter& out) const {
+    out.put(static_cast<std::uint64_t>(groups_.size()));
+    groups_.each([&](const auto& slot) {
+        const Group& group = slot.payload;
+        out.put(slot.key);
+        out.put(static_cast<std::uint64_t>(group.cells()));
+        if (group.has_one) out.put(group.one);
+        for (const Cell& cell : group.more) out.put(cell);
+    });
 }
 
-void Windows::age(Group& group, std::int64_t oldest) {
-    auto keep = group.cells.begin();
-    for (; keep != group.cells.end() && keep->bucket < oldest; ++keep) {
-        group.value -= keep->value;
-        group.flows -= keep->flows;
-    }
-    budget_.cells -= static_cast<std::size_t>(keep - group.cells.begin());
-    group.cells.erase(group.cells.begin(), keep);
-}
-
-void Windows::unlink(Group& group) noexcept {
-    (group.older != nullptr ? group.older->newer : oldest_) = group.newer;
-    (group.newer != nullptr ? group.newer->older : newest_) = group.older;
-    group.older = group.newer = nullptr;
-}
-
-void Windows::link_newest(Group& group) noexcept {
-    group.older = newest_;
-    (newest_ != nullptr ? newest_->newer : oldest_) = &group;
-    newest_ = &group;
-}
-
-void Windows::erase(Group& group) {
-    unlink(group);
-    budget_.cells -= group.cells.size();
-    --budget_.groups;
-    groups_.erase(groups_.find(*group.key));
-}
-
-Windows::Group& Windows::find_or_make(const GroupKey& key) {
-    const auto [at, is_new] = groups_.try_emplace(key);
-    if (is_new) {
-        at->second.key = &at->first;
-        at->second.newest = std::numeric_limits<std::int64_t>::min();
-        link_newest(at->second);
-        ++budget_.groups;
-    }
-    return at->second;
-}
-
-// A rule never evicts the group that it is adding to: each rule has at least one, whatever the others hold.
-void Windows::make_room(const Group& keep) {
-    while (oldest_ != &keep && (groups_.size() > groups_max_ || budget_.groups > budget_.groups_max ||
-                                budget_.cells > budget_.cells_max)) {
-        erase(*oldest_);
-        ++evicted_;
+// By the order of activity in which they were saved.
+void Windows::restore(StateReader& in) {
+    const std::uint64_t groups = in.count(sizeof(GroupKey));
+    for (std::uint64_t i = 0; i < groups && in.ok(); ++i) {
+        const auto key = in.get<GroupKey>();
+        const std::uint64_t cells = in.count(sizeof(Cell));
+        const auto number = groups_.find_or_make(key, hash_(key));
+        for (std::uint64_t c = 0; c < cells; ++c) {
+            const auto cell = in.get<Cell>();
+            groups_.touch(number, cell.bucket);
+            insert(groups_.at(number).payload, cell.bucket, cell.amounts);
+        }
+        groups_.make_room(number);
     }
 }
 
-Suppressions::Suppressions(std::size_t entries_max, std::uint64_t seed)
-    : entries_max_(entries_max), entries_(0, GroupHash{seed}) {}
+DistinctWindows::DistinctWindows(Config config, WindowBudget& budget)
+    : buckets_(config.over),
+      hash_(config.hash),
+      count_max_(config.count_max),
+      weigh_once_(config.weigh_once),
+      groups_(config.groups_max, budget) {}
+
+DistinctWindows::Count DistinctWindows::add(const GroupKey& key, std::uint64_t hash, std::uint64_t value,
+                                            std::uint64_t weight, Timestamp at, Timestamp end) {
+    const std::int64_t oldest = buckets_.oldest(end);
+    const std::int64_t bucket = buckets_.of(at);
+    Count out;
+    out.late = bucket < oldest;
+    if (out.late) return out;
+    const auto number = groups_.find_or_make(key, hash);
+    groups_.touch(number, bucket);
+    std::vector<Seen>& seen = groups_.at(number).payload.seen;
+    auto place = std::ranges::lower_bound(seen, value, {}, &Seen::value);
+    if (place != seen.end() && place->value == value) {
+        if (place->bucket < oldest) place->weight = 0;
+        place->bucket = std::max(place->bucket, bucket);
+        if (!weigh_once_ || place->weight == 0) place->weight += weight;
+    } else {
+        seen.insert(place, {value, bucket, weight});
+        ++groups_.budget().cells;
+        // What has left the window is looked for only when it could matter.
+        if (seen.size() >= count_max_) {
+            const std::size_t before = seen.size();
+            std::erase_if(seen, [&](const Seen& s) { return s.bucket < oldest; });
+            groups_.budget().cells -= before - seen.size();
+        }
+    }
+    out.values = seen.size();
+    if (seen.size() >= count_max_) {
+        std::int64_t first = bucket;
+        double sum = 0;
+        for (const Seen& s : seen) {
+            first = std::min(first, s.bucket);
+            sum += static_cast<double>(s.weight);
+        }
+        out.start = buckets_.start(first);
+        out.mean_weight = sum / static_cast<double>(seen.size());
+    }
+    groups_.make_room(number);
+    return out;
+}
+
+std::uint64_t DistinctWindows::count(const GroupKey& key, Timestamp end) const {
+    const auto found = groups_.find(key, hash_(key));
+    if (found == GroupStore<Group>::none) return 0;
+    const std::int64_t oldest = buckets_.oldest(end);
+    return static_cast<std::uint64_t>(std::ranges::count_if(
+        groups_.at(found).payload.seen, [&](const Seen& s) { return s.bucket >= oldest; }));
+}
+
+void DistinctWindows::clear(const GroupKey& key) {
+    if (const auto found = groups_.find(key, hash_(key)); found != GroupStore<Group>::none)
+        groups_.erase(found);
+}
+
+void DistinctWindows::save(StateWriter& out) const {
+    out.put(static_cast<std::uint64_t>(groups_.size()));
+    groups_.each([&](const auto& slot) {
+        out.put(slot.key);
+        out.put(slot.activity);
+        out.put(static_cast<std::uint64_t>(slot.payload.seen.size()));
+        for (const Seen& seen : slot.payload.seen) out.put(seen);
+    });
+}
+
+void DistinctWindows::restore(StateReader& in) {
+    const std::uint64_t groups = in.count(sizeof(GroupKey));
+    for (std::uint64_t i = 0; i < groups && in.ok(); ++i) {
+        const auto key = in.get<GroupKey>();
+        const auto activity = in.get<std::int64_t>();
+        const std::uint64_t values = in.count(sizeof(Seen));
+        const auto number = groups_.find_or_make(key, hash_(key));
+        groups_.touch(number, activity);
+        std::vector<Seen>& seen = groups_.at(number).payload.seen;
+        for (std::uint64_t v = 0; v < values; ++v) seen.push_back(in.get<Seen>());
+        std::ranges::sort(seen, {}, &Seen::value);
+        groups_.budget().cells += seen.size();
+        groups_.make_room(number);
+    }
+}
+
+Suppressions::Suppressions(std::size_t entries_max, GroupHash hash)
+    : entries_max_(entries_max), entries_(0, hash) {}
 
 bool Suppressions::repeat(const GroupKey& key, Timestamp at) {
     const auto found = entries_.find(key);
@@ -142,6 +244,7 @@ bool Suppressions::repeat(const GroupKey& key, Timestamp at) {
 }
 
 bool Suppressions::active(const GroupKey& key, Timestamp at) const {
+    if (entries_.empty()) return false;
     const auto found = entries_.find(key);
     return found != entries_.end() && at < found->second.until;
 }
@@ -171,6 +274,25 @@ void Suppressions::drop_ended(Timestamp at, std::size_t steps) {
         }
         entries_.erase(found);
         next = by_order_.erase(next);
+    }
+}
+
+void Suppressions::save(StateWriter& out) const {
+    out.put(static_cast<std::uint64_t>(by_order_.size()));
+    for (const auto& [order, key] : by_order_) {
+        const Entry& entry = entries_.find(key)->second;
+        out.put(key);
+        out.put(entry.until);
+        out.put(entry.repeats);
+    }
+}
+
+void Suppressions::restore(StateReader& in) {
+    const std::uint64_t entries = in.count(sizeof(GroupKey));
+    for (std::uint64_t i = 0; i < entries && in.ok(); ++i) {
+        const auto key = in.get<GroupKey>();
+        start(key, in.get<Timestamp>());
+        entries_[key].repeats = in.get<std::uint64_t>();
     }
 }
 

@@ -1,4 +1,4 @@
-// rules/windows.h - sliding sums per group, bounded in memory. Internal to rules/.
+// rules/windows.h - sliding sums and distinct values per group, and suppression. Internal to rules/.
 // SPDX-License-Identifier: Apache-2.0
 //
 // A window of length `over` is cut into limits::window_buckets buckets of over/window_buckets each, aligned
@@ -7,7 +7,6 @@
 // boundary.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -15,16 +14,24 @@
 #include <vector>
 
 #include "classifier/flow_update.h"
-#include "rules/group_key.h"
+#include "rules/group_store.h"
+#include "rules/state_bytes.h"
 
 namespace egresswatch::rules {
 
-// Shared by all rules of an evaluator.
-struct WindowBudget {
-    std::size_t groups = 0;
-    std::size_t cells = 0;
-    std::size_t groups_max;
-    std::size_t cells_max;
+// Time in buckets.
+class Buckets {
+public:
+    explicit Buckets(std::chrono::seconds over) noexcept;
+    [[nodiscard]] std::int64_t of(Timestamp at) const noexcept;
+    [[nodiscard]] std::int64_t oldest(Timestamp end) const noexcept;  // of the window that ends at `end`
+    [[nodiscard]] Timestamp start(std::int64_t bucket) const noexcept {
+        return Timestamp(std::chrono::nanoseconds(bucket * length_.count()));
+    }
+    [[nodiscard]] std::chrono::nanoseconds length() const noexcept { return length_; }
+
+private:
+    std::chrono::nanoseconds length_;
 };
 
 class Windows {
@@ -32,71 +39,117 @@ public:
     struct Config {
         std::chrono::seconds over;
         std::size_t groups_max;
-        std::uint64_t seed;
+        GroupHash hash;
     };
-    struct Sum {
-        bool late = false;  // older than the window: not counted
+    struct Amounts {
         std::uint64_t value = 0;
+        std::uint64_t second = 0;  // what `value` is compared with, where a rule compares
         std::uint64_t flows = 0;
+    };
+    struct Sum : Amounts {
+        bool late = false;  // older than the window: not counted
         Timestamp start{};  // of the oldest bucket counted
     };
 
     Windows(Config config, WindowBudget& budget);
-    ~Windows();
-    Windows(const Windows&) = delete;
-    Windows& operator=(const Windows&) = delete;
 
     // Adds at time `at` to the group's window that ends at `end`; `at` <= `end`, `end` never goes back.
-    Sum add(const GroupKey& key, std::uint64_t amount, bool new_flow, Timestamp at, Timestamp end);
+    Sum add(const GroupKey& key, std::uint64_t hash, Amounts amounts, Timestamp at, Timestamp end);
+    Sum add(const GroupKey& key, std::uint64_t amount, bool new_flow, Timestamp at, Timestamp end) {
+        return add(key, hash_(key), {amount, 0, new_flow ? 1u : 0u}, at, end);
+    }
     // What it holds at `end`, without changing it.
-    [[nodiscard]] std::uint64_t value(const GroupKey& key, Timestamp end) const;
+    [[nodiscard]] Amounts amounts(const GroupKey& key, Timestamp end) const;
+    [[nodiscard]] std::uint64_t value(const GroupKey& key, Timestamp end) const {
+        return amounts(key, end).value;
+    }
     // The group starts again from nothing.
     void clear(const GroupKey& key);
     // Groups whose windows have emptied give their memory back, oldest activity first, at most `steps`.
-    void drop_empty(Timestamp end, std::size_t steps);
+    void drop_empty(Timestamp end, std::size_t steps) { groups_.drop_before(buckets_.oldest(end), steps); }
 
     [[nodiscard]] std::size_t groups() const noexcept { return groups_.size(); }
-    [[nodiscard]] std::uint64_t evicted() const noexcept { return evicted_; }
-    [[nodiscard]] std::chrono::nanoseconds bucket() const noexcept { return bucket_; }
+    [[nodiscard]] std::uint64_t evicted() const noexcept { return groups_.evicted(); }
+    [[nodiscard]] std::chrono::nanoseconds bucket() const noexcept { return buckets_.length(); }
+
+    void save(StateWriter& out) const;
+    void restore(StateReader& in);
 
 private:
     struct Cell {
-        std::int64_t bucket;
+        std::int64_t bucket = 0;
+        Amounts amounts;
+    };
+    // By bucket, ascending. Most groups have one: it needs no memory of its own.
+    struct Group {
+        Amounts sum;
+        Cell one;
+        bool has_one = false;
+        std::vector<Cell> more;  // behind `one`
+
+        [[nodiscard]] std::size_t cells() const noexcept { return (has_one ? 1 : 0) + more.size(); }
+    };
+
+    void age(Group& group, std::int64_t oldest);
+    void insert(Group& group, std::int64_t bucket, const Amounts& amounts);
+
+    Buckets buckets_;
+    GroupHash hash_;
+    GroupStore<Group> groups_;
+};
+
+// How many different values a group has seen in the window, and a weight for each. Exact up to `count_max`,
+// beyond which nobody asks: a rule fires there and the group starts anew.
+class DistinctWindows {
+public:
+    struct Config {
+        std::chrono::seconds over;
+        std::size_t count_max;
+        bool weigh_once;  // a value's first weight stands; otherwise they add up
+        std::size_t groups_max;
+        GroupHash hash;
+    };
+    struct Count {
+        bool late = false;
+        std::uint64_t values = 0;  // exact where it is count_max; before that it may include what has left
+        double mean_weight = 0;    // over the values
+        Timestamp start{};
+    };
+
+    DistinctWindows(Config config, WindowBudget& budget);
+    Count add(const GroupKey& key, std::uint64_t hash, std::uint64_t value, std::uint64_t weight,
+              Timestamp at, Timestamp end);
+    [[nodiscard]] std::uint64_t count(const GroupKey& key, Timestamp end) const;
+    void clear(const GroupKey& key);
+    void drop_empty(Timestamp end, std::size_t steps) { groups_.drop_before(buckets_.oldest(end), steps); }
+    [[nodiscard]] std::size_t groups() const noexcept { return groups_.size(); }
+    [[nodiscard]] std::uint64_t evicted() const noexcept { return groups_.evicted(); }
+
+    void save(StateWriter& out) const;
+    void restore(StateReader& in);
+
+private:
+    struct Seen {
         std::uint64_t value;
-        std::uint64_t flows;
+        std::int64_t bucket;  // of the latest time
+        std::uint64_t weight;
     };
     struct Group {
-        std::vector<Cell> cells;  // by bucket, ascending
-        std::uint64_t value = 0;  // sums over cells
-        std::uint64_t flows = 0;
-        std::int64_t newest = 0;  // bucket of the latest activity
-        const GroupKey* key = nullptr;
-        Group* older = nullptr;  // by activity, in the order of buckets
-        Group* newer = nullptr;
+        std::vector<Seen> seen;  // by value
+        [[nodiscard]] std::size_t cells() const noexcept { return seen.size(); }
     };
 
-    [[nodiscard]] std::int64_t bucket_of(Timestamp at) const noexcept;
-    void age(Group& group, std::int64_t oldest);
-    void unlink(Group& group) noexcept;
-    void link_newest(Group& group) noexcept;
-    void erase(Group& group);
-    Group& find_or_make(const GroupKey& key);
-    void insert(Group& group, std::int64_t bucket, std::uint64_t amount, bool new_flow);
-    void make_room(const Group& keep);
-
-    std::chrono::nanoseconds bucket_;
-    std::size_t groups_max_;
-    WindowBudget& budget_;
-    std::unordered_map<GroupKey, Group, GroupHash> groups_;
-    Group* oldest_ = nullptr;
-    Group* newest_ = nullptr;
-    std::uint64_t evicted_ = 0;
+    Buckets buckets_;
+    GroupHash hash_;
+    std::size_t count_max_;
+    bool weigh_once_;
+    GroupStore<Group> groups_;
 };
 
 // Groups that are not to be reported again until a time.
 class Suppressions {
 public:
-    Suppressions(std::size_t entries_max, std::uint64_t seed);
+    Suppressions(std::size_t entries_max, GroupHash hash);
 
     // Counts a repeat and answers true where the group is suppressed at `at`.
     bool repeat(const GroupKey& key, Timestamp at);
@@ -106,6 +159,9 @@ public:
     void drop_ended(Timestamp at, std::size_t steps);
 
     [[nodiscard]] std::uint64_t evicted() const noexcept { return evicted_; }
+
+    void save(StateWriter& out) const;
+    void restore(StateReader& in);
 
 private:
     struct Entry {

@@ -158,6 +158,7 @@ private:
     std::shared_ptr<Node> make(const YAML::Mark& mark, Node::Kind kind) const {
         auto node = std::make_shared<Node>();
         node->kind = kind;
+        node->source = &source_;
         node->line = static_cast<std::uint32_t>(std::max(0, mark.line)) + 1;
         std::string_view line = source_.line(node->line);
         const std::size_t column = std::min(line.size(), static_cast<std::size_t>(std::max(0, mark.column)));

@@ -21,6 +21,7 @@
 namespace egresswatch::rules {
 
 struct Node;
+class SourceText;
 using NodePtr = std::shared_ptr<const Node>;
 
 struct Node {
@@ -31,6 +32,7 @@ struct Node {
     };
 
     Kind kind = Kind::null;
+    const SourceText* source = nullptr;  // outlives the node
     bool quoted = false;
     std::string text;            // of a scalar
     std::uint32_t line = 1;      // 1-based

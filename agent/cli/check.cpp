@@ -113,8 +113,6 @@ void run(const Options& options, int& exit_code) {
         return;
     }
     std::vector<rules::Diagnostic> diagnostics = std::move(loaded->warnings);
-    for (rules::Diagnostic& warning : rules::data_warnings(*loaded->policy, false))
-        diagnostics.push_back(std::move(warning));
     for (rules::Diagnostic& warning : rules::expiry_warnings(*loaded->policy, now))
         diagnostics.push_back(std::move(warning));
     if (options.dump || options.explain_compiled) {

@@ -135,6 +135,8 @@ Json scalar(const Key& key) {
             return pattern("^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$");
         case Form::tag_list:
             return pattern("^(attack\\.t[0-9]{4}(\\.[0-9]{3})?|(?!attack\\.)[A-Za-z0-9._:/-]{1,64})$");
+        case Form::fragment:  // which keys, the entry that it changes says
+            return {{"type", "object"}, {"minProperties", 1}};
         case Form::mapping:
         case Form::mapping_list:
         case Form::named_mappings:

@@ -55,7 +55,7 @@ struct Findings {
         seen.remote = finding.flow.remote().to_string();
         seen.country = finding.info.country.empty() ? "unknown" : finding.info.country;
         seen.value = finding.value;
-        seen.unit = rules::measure_name(finding.measure);
+        seen.unit = finding.measure;
         by_rule[finding.rule_id][seen.group].push_back(std::move(seen));
     }
 };

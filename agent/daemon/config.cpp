@@ -139,6 +139,8 @@ const ConfigKey<outputs::SyslogConfig> output_keys[] = {
          if (const auto word = r.word(n, level_words))
              c.level_min = *records::parse_level(level_words[*word]);
      }},
+    {"test_findings", [](ConfigReader& r, const Node& n,
+                         outputs::SyslogConfig& c) { r.assign(r.boolean(n), c.test_findings); }},
     {"kinds", [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) { read_kinds(r, n, c.kinds); }},
 };
 static_assert(static_cast<int>(outputs::Transport::tcp) == 2 && static_cast<int>(outputs::Framing::lf) == 1 &&
@@ -210,6 +212,7 @@ const ConfigKey<Config> config_keys[] = {
     {"watch_policy",
      [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.boolean(n), c.watch_policy); }},
     {"geo_file", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.geo_file); }},
+    {"asn_file", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.asn_file); }},
     {"state_dir", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.state_dir); }},
     {"pin_dir", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.pin_dir); }},
     {"control_socket",
@@ -218,6 +221,10 @@ const ConfigKey<Config> config_keys[] = {
     {"coverage_interval",
      [](ConfigReader& r, const Node& n, Config& c) {
          r.assign(r.duration(n, seconds(1), seconds(60)), c.coverage_interval);
+     }},
+    {"windows_save_interval",
+     [](ConfigReader& r, const Node& n, Config& c) {
+         r.assign(r.duration(n, seconds(1), seconds(3600)), c.windows_save_interval);
      }},
     {"flow_records",
      [](ConfigReader& r, const Node& n, Config& c) {

@@ -46,11 +46,13 @@ struct Config {
     std::filesystem::path policy_dir = "/etc/egresswatch/policy.d";
     bool watch_policy = true;  // load it when it changes on disk, not on SIGHUP only
     std::string geo_file;      // empty: find_geo_file()
+    std::string asn_file;      // MaxMind DB; empty: AS numbers are unknown
     std::filesystem::path state_dir = "/var/lib/egresswatch";
     std::filesystem::path pin_dir = "/sys/fs/bpf/egresswatch";
     std::string control_socket = control_socket_default;
     bool keep_hooks = false;
     std::chrono::seconds coverage_interval{10};
+    std::chrono::seconds windows_save_interval{60};
     FlowRecordSettings flow_records;
     JournalSettings journal;
     EvidenceSettings evidence;

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <thread>
 
+#include "agent/daemon/internal_finding.h"
 #include "agent/daemon/privileges.h"
 
 namespace egresswatch::daemon {
@@ -86,8 +87,9 @@ std::expected<void, std::string> Daemon::start() {
         return std::unexpected(done.error().to_string());
     if (ask_predecessor_) predecessor_ = ask_predecessor_();
     save_region_table();
-    evaluation_ = std::make_unique<Evaluation>(state_, config_.flow_records, *writer_);
+    evaluation_ = std::make_unique<Evaluation>(state_, config_.site, config_.flow_records, *writer_);
     evaluation_->set_engine(engine_.get());
+    restore_windows();
     write_policy_record("loaded", state_->warnings);
     write_evidence_findings(started_);
     if (auto done = engine_->start(*evaluation_); !done) {
@@ -117,8 +119,8 @@ std::expected<void, std::string> Daemon::load_policy_first() {
     // A predecessor's table keeps the meaning of the class ids that its counters in the kernel are under.
     auto previous = RegionTable::load(state_file("region.table"));
     const RegionTable* chain = previous ? previous->get() : nullptr;
-    auto state =
-        build_policy_state({config_.policy_dir, config_.geo_file}, *addresses, chain, nullptr, started_);
+    auto state = build_policy_state({config_.policy_dir, config_.geo_file, config_.asn_file}, *addresses,
+                                    chain, nullptr, started_);
     if (!state) return std::unexpected("nothing to start with:\n" + state.error().report);
     state_ = std::make_shared<const PolicyState>(std::move(*state));
     for (const auto& warning : state_->warnings) spdlog::warn("{}", warning);
@@ -219,6 +221,7 @@ bool Daemon::step() {
     }
     if (const std::string error = writer_->take_error(); !error.empty())
         spdlog::error("journal: {}; findings go to the outputs directly until it works again", error);
+    keep_windows();
     service_.alive(now);
     return !stop_requested_;
 }
@@ -266,6 +269,9 @@ void Daemon::stop() {
     if (build_) build_->result.wait();
     [[maybe_unused]] const auto last_events = engine_->poll(std::chrono::milliseconds(0));
     write_coverage(wall_clock());
+    windows_->save_now(evaluation_->evaluator(), wall_clock());
+    if (const auto& error = windows_->status().error; !error.empty())
+        spdlog::error("{}; what the rules have added up is lost with this process", error);
     if (config_.keep_hooks) {
         spdlog::info("keep_hooks: the kernel goes on counting; `egresswatch detach` removes the hooks");
     } else {
@@ -280,6 +286,40 @@ void Daemon::stop() {
     for (const auto& output : outputs_) output->stop();
     journal_->stop();
     engine_.reset();
+}
+
+// Before the first update. Windows that cannot be read begin empty: that is a finding, since slow transfers
+// hide behind it.
+void Daemon::restore_windows() {
+    windows_.emplace(state_file("windows.state"), config_.windows_save_interval);
+    const auto restored = windows_->restore(evaluation_->evaluator());
+    if (!restored) {
+        spdlog::error("{}; the windows of all rules begin empty", restored.error());
+        InternalFinding finding;
+        finding.rule = "egresswatch/windows-lost";
+        finding.title = "What rules had added up over days could not be read";
+        finding.level = rules::Level::medium;
+        finding.measure = "files";
+        finding.value = finding.threshold = 1;
+        finding.message = restored.error() + "; the windows of all rules begin empty";
+        finding.time = wall_clock();
+        internal_findings_++;
+        writer_->write(internal_finding_record(origin_, finding));
+        return;
+    }
+    if (*restored)
+        spdlog::info(
+            "windows of {} rules taken over, saved at {}; {} of rules that have changed are left out",
+            (*restored)->rules, records::format_time((*restored)->saved_at), (*restored)->dropped);
+}
+
+void Daemon::keep_windows() {
+    const bool failed_before = !windows_->status().error.empty();
+    if (!windows_->keep(evaluation_->evaluator(), wall_clock())) return;
+    const std::string& error = windows_->status().error;
+    if (!error.empty() && !failed_before)
+        spdlog::error("{}; what the rules have added up would be lost with this process", error);
+    if (error.empty() && failed_before) spdlog::info("the windows of rules are saved again");
 }
 
 void Daemon::save_region_table() const {

@@ -27,6 +27,7 @@
 #include "agent/daemon/record_writer.h"
 #include "agent/daemon/rtnetlink.h"
 #include "agent/daemon/service_manager.h"
+#include "agent/daemon/window_keeper.h"
 #include "agent/evidence/notary.h"
 #include "agent/journal/journal.h"
 #include "agent/outputs/syslog_output.h"
@@ -53,6 +54,7 @@ struct ReloadOutcome {
     bool ok = true;
     std::string trigger;  // "SIGHUP", "control socket", "change on disk", "addresses of this host"
     std::vector<std::string> problems;
+    double install_ms = 0;  // until the engine used the new region table, and no other
 };
 
 // The policy on disk is not the one in force, because it is broken: visible until it is mended.
@@ -121,6 +123,8 @@ private:
     CoverageContext coverage_context() const;
     std::string status_line() const;
     void save_region_table() const;
+    void restore_windows();
+    void keep_windows();
 
     [[nodiscard]] std::filesystem::path state_file(const char* name) const {
         return config_.state_dir / name;
@@ -140,6 +144,7 @@ private:
     std::unique_ptr<JournalWriter> writer_;
     std::shared_ptr<const PolicyState> state_;
     std::unique_ptr<Evaluation> evaluation_;
+    std::optional<WindowKeeper> windows_;
     std::unique_ptr<capture::Engine> engine_;  // after its sink: goes first
     std::unique_ptr<ControlServer> control_;
     std::optional<Rtnetlink> netlink_;
@@ -167,6 +172,7 @@ private:
     std::optional<ReloadOutcome> last_reload_;
     std::optional<BrokenPolicy> broken_policy_;
     ReloadCounters reloads_;
+    double install_ms_ = 0;                           // of the table in force
     std::vector<std::uint64_t> reload_clients_;       // wait for the build that runs
     std::vector<std::uint64_t> reload_clients_next_;  // wait for the one after it
 

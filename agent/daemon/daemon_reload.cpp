@@ -94,8 +94,8 @@ void Daemon::begin_reload() {
     spdlog::info("reload ({}): reading {}", build_->trigger, config_.policy_dir.string());
     build_->result =
         std::async(std::launch::async,
-                   [sources = PolicySources{config_.policy_dir, config_.geo_file}, now_in_force = state_,
-                    hosts = std::move(*addresses),
+                   [sources = PolicySources{config_.policy_dir, config_.geo_file, config_.asn_file},
+                    now_in_force = state_, hosts = std::move(*addresses),
                     known]() mutable -> std::expected<std::optional<PolicyState>, PolicyProblems> {
                        if (known && !known->empty() && rules::content_hash(sources.policy_dir) == known)
                            return std::optional<PolicyState>();
@@ -108,6 +108,7 @@ void Daemon::finish_build() {
     if (!build_ || build_->result.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return;
     auto result = build_->result.get();
     const bool addresses_only = build_->addresses_only;
+    const auto begun = Clock::now();
     if (!result) {
         reject(std::move(result.error()));
     } else if (!*result) {
@@ -118,6 +119,7 @@ void Daemon::finish_build() {
         const std::string line = installed.error().to_string();
         reject({{line}, line + "\n", {}});
     } else {
+        install_ms_ = std::chrono::duration<double, std::milli>(Clock::now() - begun).count();
         take_into_force(std::move(**result));
         save_region_table();
     }
@@ -136,7 +138,7 @@ void Daemon::take_into_force(PolicyState next) {
         return;
     }
     reloads_.accepted++;
-    last_reload_ = ReloadOutcome{wall_clock(), true, build_->trigger, {}};
+    last_reload_ = ReloadOutcome{wall_clock(), true, build_->trigger, {}, install_ms_};
     if (std::exchange(broken_policy_, {})) spdlog::info("the policy on disk is mended");
     for (const auto& warning : state_->warnings) spdlog::warn("{}", warning);
     spdlog::info("reload: policy {} revision {} ({:.12}) is in force", state_->policy->name,
@@ -148,7 +150,7 @@ void Daemon::reject(PolicyProblems problems) {
     spdlog::error("{} rejected, policy {} revision {} ({:.12}) stays in force:\n{}", build_->trigger,
                   state_->policy->name, state_->policy->revision, state_->policy->content_hash(),
                   problems.report);
-    last_reload_ = ReloadOutcome{wall_clock(), false, build_->trigger, problems.lines};
+    last_reload_ = ReloadOutcome{wall_clock(), false, build_->trigger, problems.lines, 0};
     write_policy_record("rejected", problems.lines);
     if (build_->addresses_only) return;  // the policy is whole
     reloads_.rejected++;

@@ -31,7 +31,8 @@ Json policy_status(const PolicyState& state, const Config& config,
         out["last_reload"] = {{"time", records::format_time(last_reload->at)},
                               {"ok", last_reload->ok},
                               {"trigger", last_reload->trigger},
-                              {"problems", last_reload->problems}};
+                              {"problems", last_reload->problems},
+                              {"install_ms", last_reload->install_ms}};
     return out;
 }
 
@@ -96,11 +97,25 @@ Json evaluation_status(const Evaluation& evaluation) {
     Json rules = Json::array();
     for (const auto& rule : evaluation.evaluator().rule_status())
         rules.push_back({{"id", rule.id},
+                         {"kind", rule.kind},
+                         {"test", rule.test},
                          {"active", rule.active},
                          {"findings", rule.findings},
                          {"suppressed", rule.suppressed},
                          {"evicted", rule.evicted},
-                         {"groups", rule.groups}});
+                         {"groups", rule.groups},
+                         {"groups_max", rule.groups_max}});
+    Json allows = Json::array();
+    for (const auto& entry : evaluation.evaluator().allow_status())
+        allows.push_back(
+            {{"id", entry.id},
+             {"owner", entry.owner},
+             {"matched", entry.matched},
+             {"last_match", entry.last_match ? Json(records::format_time(*entry.last_match)) : Json(nullptr)},
+             {"since", records::format_time(entry.since)},
+             {"unused", entry.unused},
+             {"ceiling_bytes", entry.ceiling_bytes},
+             {"used_bytes", entry.used_bytes}});
     return {{"packet_time", records::format_time(evaluation.packet_time())},
             {"updates", counters.updates},
             {"findings", counters.findings},
@@ -112,7 +127,8 @@ Json evaluation_status(const Evaluation& evaluation) {
             {"flow_records", counters.flow_records},
             {"flow_records_skipped", counters.flow_records_skipped},
             {"long_lived_untracked", counters.long_lived_untracked},
-            {"rules", std::move(rules)}};
+            {"rules", std::move(rules)},
+            {"allows", std::move(allows)}};
 }
 
 Json privileges_json() {
@@ -160,6 +176,10 @@ Json Daemon::status() {
     out["policy"]["watch"] = not_watched.empty() ? "watching" : not_watched;
     out["geo"] = geo_status(*state_);
     out["evaluation"] = evaluation_status(*evaluation_);
+    const WindowKeeper::Status& windows = windows_->status();
+    out["windows"] = {{"saved", windows.saved ? Json(records::format_time(*windows.saved)) : Json(nullptr)},
+                      {"bytes", windows.bytes},
+                      {"last_error", windows.error}};
     out["journal"] = journal_status(journal_->status());
     out["evidence"] = evidence_status(notary_->status(), journal_->tree_head());
     out["outputs"] = Json::array();

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/daemon/evaluation.h"
 
+#include <net/if.h>
+
 #include <cstring>
 #include <limits>
 #include <string_view>
@@ -18,15 +20,31 @@ bool Evaluation::KeyEqual::operator()(const datapath::flow_key& a,
     return std::memcmp(&a, &b, sizeof a) == 0;  // no padding: layout.h asserts its 40 bytes
 }
 
-Evaluation::Evaluation(std::shared_ptr<const PolicyState> state, FlowRecordSettings settings,
-                       RecordWriter& writer)
+// Whether there are AS data is a matter of the configuration, which does not change while we run; which ones,
+// of the state in force.
+rules::Evaluator::Host Evaluation::host(const std::string& site) {
+    rules::Evaluator::Host out;
+    out.site = site;
+    if (state_->asn) out.asn_of = [this](const Address& address) { return state_->asn->find(address); };
+    out.interface_name = [](std::uint32_t ifindex) {
+        char name[IF_NAMESIZE];
+        return std::string(::if_indextoname(ifindex, name) == nullptr ? "" : name);
+    };
+    return out;
+}
+
+Evaluation::Evaluation(std::shared_ptr<const PolicyState> state, const std::string& site,
+                       FlowRecordSettings settings, RecordWriter& writer)
     : state_(std::move(state)),
       settings_(settings),
       writer_(writer),
-      evaluator_(state_->policy, [this](const Address& address) {
-          const RegionTable& table = *state_->table;
-          return &table.class_info(table.lookup(address));
-      }) {}
+      evaluator_(
+          state_->policy,
+          [this](const Address& address) {
+              const RegionTable& table = *state_->table;
+              return &table.class_info(table.lookup(address));
+          },
+          host(site)) {}
 
 void Evaluation::replace_state(std::shared_ptr<const PolicyState> state) {
     if (state->policy != state_->policy) evaluator_.replace_policy(state->policy);

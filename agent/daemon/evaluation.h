@@ -44,7 +44,8 @@ public:
     // Below this distance to a threshold the engine is asked for the exact byte.
     static constexpr std::uint64_t exact_notify_bytes = 256 * 1024;
 
-    Evaluation(std::shared_ptr<const PolicyState> state, FlowRecordSettings settings, RecordWriter& writer);
+    Evaluation(std::shared_ptr<const PolicyState> state, const std::string& site, FlowRecordSettings settings,
+               RecordWriter& writer);
     Evaluation(const Evaluation&) = delete;
     Evaluation& operator=(const Evaluation&) = delete;
 
@@ -59,6 +60,7 @@ public:
 
     [[nodiscard]] const EvaluationCounters& counters() const noexcept { return counters_; }
     [[nodiscard]] const rules::Evaluator& evaluator() const noexcept { return evaluator_; }
+    [[nodiscard]] rules::Evaluator& evaluator() noexcept { return evaluator_; }
     [[nodiscard]] Timestamp packet_time() const noexcept { return packet_time_; }
 
 private:
@@ -75,6 +77,7 @@ private:
     void add_to_observation(const FlowUpdate& update, const ClassInfo& info, Timestamp now);
     bool flow_record_due(const FlowUpdate& update, Timestamp now);
     bool within_rate(Timestamp now);
+    rules::Evaluator::Host host(const std::string& site);
 
     std::shared_ptr<const PolicyState> state_;
     FlowRecordSettings settings_;

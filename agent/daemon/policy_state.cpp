@@ -90,12 +90,17 @@ std::expected<PolicyState, PolicyProblems> build_policy_state(const PolicySource
     }
     state.policy = std::move(loaded->policy);
     for (const auto& warning : loaded->warnings) state.warnings.push_back(rules::format_short(warning));
-    for (const auto& warning : rules::data_warnings(*state.policy, false))
+    for (const auto& warning : rules::data_warnings(*state.policy, !sources.asn_file.empty()))
         state.warnings.push_back(rules::format_short(warning));
     for (const auto& warning : rules::expiry_warnings(*state.policy, now))
         state.warnings.push_back(rules::format_short(warning));
     if (auto opened = open_geo(state, sources.geo_file, in_force); !opened)
         return std::unexpected(opened.error());
+    if (!sources.asn_file.empty()) {
+        auto asn = AsnData::open(sources.asn_file);
+        if (!asn) return std::unexpected(problem("AS data: " + asn.error().message));
+        state.asn = std::move(*asn);
+    }
     if (in_force != nullptr && state.geo == in_force->geo &&
         state.host_addresses == in_force->host_addresses &&
         same(state.policy->region_spec(), in_force->policy->region_spec())) {

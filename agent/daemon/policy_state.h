@@ -13,6 +13,7 @@
 
 #include "classifier/address.h"
 #include "classifier/flow_update.h"
+#include "classifier/region/asn_data.h"
 #include "classifier/region/geo_data.h"
 #include "classifier/region/region_table.h"
 #include "rules/policy.h"
@@ -30,6 +31,7 @@ struct FileIdentity {
 struct PolicyState {
     std::shared_ptr<const rules::Policy> policy;
     std::shared_ptr<const GeoData> geo;
+    std::shared_ptr<const AsnData> asn;  // null: not configured
     std::filesystem::path geo_path;
     FileIdentity geo_identity;
     std::vector<Address> host_addresses;
@@ -41,6 +43,7 @@ struct PolicyState {
 struct PolicySources {
     std::filesystem::path policy_dir;
     std::string geo_file;  // empty: find_geo_file()
+    std::string asn_file;  // empty: AS numbers are unknown
 };
 
 // Why nothing new came into force.

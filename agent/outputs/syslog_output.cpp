@@ -109,7 +109,7 @@ struct SyslogOutput::State {
     void wait(std::chrono::milliseconds at_most, short events);
     void fetch();
     bool fetch_unjournaled();
-    [[nodiscard]] bool wanted(std::string_view kind, Level level) const;
+    [[nodiscard]] bool wanted(std::string_view kind, const Json& record) const;
     void make_pending(std::uint64_t seq, Json record);
     void connect();
     void up();
@@ -158,9 +158,11 @@ std::expected<void, journal::JournalError> SyslogOutput::State::open() {
 // ---- records in
 // ---------------------------------------------------------------------------------------------------
 
-bool SyslogOutput::State::wanted(std::string_view kind, Level level) const {
+bool SyslogOutput::State::wanted(std::string_view kind, const Json& record) const {
     if (!config.kinds.contains(std::string(kind))) return false;
-    return kind != "finding" || level >= config.level_min;
+    if (kind != "finding") return true;
+    if (record.contains("test") && !config.test_findings) return false;
+    return records::level_of(record) >= config.level_min;
 }
 
 void SyslogOutput::State::make_pending(std::uint64_t seq, Json record) {
@@ -214,7 +216,7 @@ void SyslogOutput::State::fetch() {
         }
         const auto named = record.find("kind");
         if (named == record.end() || !named->is_string() ||
-            !wanted(named->get_ref<const std::string&>(), records::level_of(record))) {
+            !wanted(named->get_ref<const std::string&>(), record)) {
             const std::lock_guard guard(mutex);
             ++status.filtered;
             continue;
@@ -474,7 +476,7 @@ void SyslogOutput::stop() noexcept {
 void SyslogOutput::deliver_unjournaled(const Json& record) {
     const auto kind = record.find("kind");
     if (kind == record.end() || !kind->is_string() ||
-        !state_->wanted(kind->get_ref<const std::string&>(), records::level_of(record)))
+        !state_->wanted(kind->get_ref<const std::string&>(), record))
         return;
     Json marked = record;
     marked["unjournaled"] = true;

@@ -49,6 +49,7 @@ struct SyslogConfig {
     std::size_t max_bytes = 0;     // of one message without framing; 0: 1,024 for UDP, 4,000 otherwise
     std::uint8_t facility = 20;    // local4
     Level level_min = Level::low;  // of findings; other kinds are chosen by `kinds` alone
+    bool test_findings = false;    // also those of rules with `status: test`
     std::set<std::string> kinds = {"genesis",    "finding", "policy",   "gap",
                                    "checkpoint", "key",     "recovery", "stop"};
     std::chrono::milliseconds backoff_min{500};

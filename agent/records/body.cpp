@@ -46,9 +46,9 @@ using Parts = std::vector<std::string>;
 Parts finding_parts(const Json& record) {
     const Json& rule = member(record, "rule");
     const Json& flow = member(record, "flow");
-    // A finding of the daemon about itself (agent/daemon/internal_finding.h) has no flow; its message says
-    // it.
-    if (flow.is_null())
+    // A finding of the daemon about itself (agent/daemon/internal_finding.h) or of an allow entry has a
+    // message that says it.
+    if (flow.is_null() || member(record, "message").is_string())
         return {upper(text_of(record, "level")) + " " + text_of(rule, "id") + ": " + text_of(rule, "title"),
                 ": " + text_of(record, "message")};
     const Json& decision = member(record, "decision");

@@ -192,6 +192,8 @@ Json own_finding(const Json& record) {
     }
     if (const Json& lists = member(record, "lists"); lists.is_array() && !lists.empty()) own["lists"] = lists;
     put(own, "details", member(record, "details"));
+    if (const Json& kind = member(member(record, "rule"), "kind"); kind.is_string()) own["rule_kind"] = kind;
+    if (record.contains("test")) own["test"] = true;
     if (record.contains("unjournaled")) own["unjournaled"] = true;
     return own;
 }
@@ -281,6 +283,7 @@ const std::vector<std::string>& ecs_droppable() {
         "/rule/version",
         "/egresswatch/lists",
         "/egresswatch/details",
+        "/egresswatch/rule_kind",
         "/egresswatch/class",
         "/egresswatch/flows_in_window",
         "/egresswatch/suppressed",

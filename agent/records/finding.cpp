@@ -20,19 +20,25 @@ Json decision_field(const rules::Decision& decision) {
 Json finding_record(const Origin& origin, const rules::Finding& finding) {
     Json out = record_head(origin, "finding", finding.time);
     out["level"] = rules::level_name(finding.level);
+    if (finding.test) out["test"] = true;
     Json rule;
     rule["id"] = finding.rule_id;
     rule["revision"] = finding.rule_revision;
     rule["title"] = finding.title;
     rule["tags"] = finding.tags;
+    rule["kind"] = finding.kind;
     out["rule"] = std::move(rule);
     out["policy"] = {{"name", finding.policy_name}, {"revision", finding.policy_revision}};
     Json group = Json::object();
     for (const auto& field : finding.group) group[field.name] = field.value;
     out["group"] = std::move(group);
-    out["measure"] = rules::measure_name(finding.measure);
+    out["measure"] = finding.measure;
     out["value"] = finding.value;
     out["threshold"] = finding.threshold;
+    if (!finding.message.empty()) out["message"] = finding.message;
+    if (!finding.details.empty())
+        for (const auto& detail : finding.details) out["details"][detail.name] = detail.value;
+    if (!finding.has_flow) return out;
     out["window_s"] = finding.window.count();
     out["window_start"] = format_time(finding.window_start);
     out["window_end"] = format_time(finding.window_end);

@@ -40,7 +40,7 @@ class Lifecycle(SiteCase):
         site, first = self.site, self.site.counters()
         transfer = site.traffic("host", "send", WORLD["CN"][0], SINK, 400 * MIB, rate=80e6)
         revision = site.status()["policy"]["revision"]
-        reloads = 0
+        reloads, installs = 0, []
         text = self.policy_file().read_text()
         while transfer.running and reloads < 8:
             reloads += 1
@@ -50,6 +50,7 @@ class Lifecycle(SiteCase):
                                           .replace("revision: 1", f"revision: {revision + reloads}"))
             self.reload()
             wait_for("the reload", 10, lambda: site.status()["policy"]["revision"] == revision + reloads)
+            installs.append(site.status()["policy"]["last_reload"]["install_ms"])
             time.sleep(0.1)
         transfer.wait(60)
         last = site.counters()
@@ -60,6 +61,7 @@ class Lifecycle(SiteCase):
         self.assertGreater(home, MIB, "bytes to CN while CN was home")
         self.assertGreater(outside, MIB, "bytes to CN while CN was outside")
         self.assertGreater(home + outside, 400 * MIB, "no byte of the transfer is in any other class")
+        self.assertLess(sorted(installs)[len(installs) // 2], 50, f"ms to swap the kernel's table: {installs}")
         self.assertEqual(site.status()["losses"]["no_region_table_packets"], 0)
 
     def test_a_broken_policy_keeps_the_old_one_and_is_visible(self):
@@ -90,6 +92,31 @@ class Lifecycle(SiteCase):
         self.agrees_with_link(first, last)
         self.assertGreater(grown(first.classes, last.classes, "outside", "CN"), 30 * MIB,
                            "bytes sent while no daemon ran")
+
+    def test_what_a_rule_has_added_up_survives_kill_9(self):
+        site = self.site
+        config = site.dir / "egresswatch.yaml"
+        config.write_text(config.read_text() + "windows_save_interval: 1s\n")
+        site.stop(site.daemon)
+        site.start_daemon()
+        # 64 MiB within an hour fire trickle-to-prefix: 40 before the kill and 30 after it, to two addresses.
+        network = WORLD["SG"][0].rsplit(".", 1)[0]
+        site.traffic("host", "send", f"{network}.10", SINK, 40 * MIB).wait()
+        done = time.time()
+
+        def saved():
+            when = site.status()["windows"]["saved"]
+            return when and when > time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(done + 2))
+        wait_for("the windows to be saved", 15, saved)
+        site.stop(site.daemon, signal.SIGKILL)
+        mark = len(site.alerts.findings)
+        site.start_daemon()
+        site.traffic("host", "send", f"{network}.20", SINK, 30 * MIB).wait()
+        alert = site.wait_alerts(mark, lambda a: a.rule == "trickle-to-prefix")
+        self.assertTrue(alert, "40 MiB before the kill and 30 after it are more than 64")
+        found = [r for r in site.journal("finding") if r["rule"]["id"] == "trickle-to-prefix"][-1]
+        self.assertGreaterEqual(found["value"], 64 * MIB)
+        self.assertLess(found["value"], 74 * MIB, "nothing is counted twice")
 
     def test_a_clean_stop_leaves_nothing_in_the_kernel(self):
         map_id = self.our_map()

@@ -19,10 +19,10 @@ namespace egresswatch::test {
 
 class MmdbWriter {
 public:
-    enum class Form { nested, flat_code, flat_country, no_country };
+    enum class Form { nested, flat_code, flat_country, no_country, asn, asn_text };
 
-    explicit MmdbWriter(unsigned ip_version = 6, unsigned record_bits = 24)
-        : ip_version_(ip_version), record_bits_(record_bits) {}
+    explicit MmdbWriter(unsigned ip_version = 6, unsigned record_bits = 24, std::string type = "Test")
+        : ip_version_(ip_version), record_bits_(record_bits), type_(std::move(type)) {}
 
     // A shorter prefix before the longer ones inside it.
     void add(const Prefix& prefix, std::string_view country, Form form = Form::nested) {
@@ -56,7 +56,7 @@ public:
         out += map_head(9);
         out += string("binary_format_major_version") + number(5, 2) + string("binary_format_minor_version") +
                number(5, 0) + string("build_epoch") + extended_number(9, 1767225600) +
-               string("database_type") + string("Test") + string("description") + map_head(0) +
+               string("database_type") + string(type_) + string("description") + map_head(0) +
                string("ip_version") + number(5, ip_version_) + string("languages") +
                std::string("\x00\x04", 2) + string("node_count") +
                number(6, static_cast<std::uint32_t>(nodes_.size())) + string("record_size") +
@@ -117,6 +117,13 @@ private:
             case Form::flat_country:
                 data_ += map_head(1) + string("country") + string(country);
                 break;
+            case Form::asn:  // `country` is the number
+                data_ += map_head(1) + string("autonomous_system_number") +
+                         number(6, static_cast<std::uint32_t>(std::stoul(std::string(country))));
+                break;
+            case Form::asn_text:
+                data_ += map_head(1) + string("asn") + string(country);
+                break;
             case Form::no_country:
                 data_ += map_head(1) + string("is_anycast") + string("yes");
                 break;
@@ -171,6 +178,7 @@ private:
 
     unsigned ip_version_;
     unsigned record_bits_;
+    std::string type_;
     std::vector<std::array<Record, 2>> nodes_{{}};
     std::map<std::pair<std::string, Form>, std::size_t> offsets_;
     std::string data_;

@@ -156,7 +156,7 @@ rules:
     CHECK(bench.send(FlowOf("198.51.100.1", 53, 17).out(mib, 999).seen(at(0)), "US") == 0);
     CHECK(bench.send(FlowOf("198.51.100.2", 53, 6).out(mib, 999).seen(at(0)), "US") == 0);  // TCP
     CHECK(bench.send(FlowOf("198.51.100.2", 53, 17).out(mib, 1).seen(at(0)), "US") == 1);
-    CHECK(bench.findings.back().measure == Measure::packets_out);
+    CHECK(bench.findings.back().measure == "packets_out");
     CHECK(bench.findings.back().value == 1000);
     CHECK(bench.findings.back().group.empty());
 }

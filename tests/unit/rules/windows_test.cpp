@@ -44,7 +44,7 @@ TEST_CASE("a window's sum lies between the naive sums over its length and over o
                                             std::chrono::seconds(600), std::chrono::seconds(604'800)}) {
         std::mt19937_64 random(over.count());
         WindowBudget budget{0, 0, plenty, plenty};
-        Windows windows({over, plenty, 42}, budget);
+        Windows windows({over, plenty, GroupHash{42}}, budget);
         std::vector<Fact> facts;
         std::uint64_t late = 0;
         Timestamp now = day_zero;
@@ -81,7 +81,7 @@ TEST_CASE("a window's sum lies between the naive sums over its length and over o
 TEST_CASE("at its limit a rule evicts the group with the oldest activity, and counts it",
           "[rules][windows]") {
     WindowBudget budget{0, 0, plenty, plenty};
-    Windows windows({std::chrono::seconds(600), 3, 42}, budget);
+    Windows windows({std::chrono::seconds(600), 3, GroupHash{42}}, budget);
     for (std::uint32_t group : {1u, 2u, 3u})
         windows.add(key_of(group), 10, true, at(10 * group), at(10 * group));
     windows.add(key_of(1), 10, true, at(40), at(40));  // 2 is the oldest now
@@ -95,8 +95,8 @@ TEST_CASE("at its limit a rule evicts the group with the oldest activity, and co
 
 TEST_CASE("the budget of all rules is kept, and a rule's own group is never the victim", "[rules][windows]") {
     WindowBudget budget{0, 0, 4, plenty};
-    Windows first({std::chrono::seconds(600), plenty, 42}, budget);
-    Windows second({std::chrono::seconds(600), plenty, 42}, budget);
+    Windows first({std::chrono::seconds(600), plenty, GroupHash{42}}, budget);
+    Windows second({std::chrono::seconds(600), plenty, GroupHash{42}}, budget);
     for (std::uint32_t group = 1; group <= 4; ++group) first.add(key_of(group), 10, true, at(0), at(0));
     CHECK(second.add(key_of(9), 10, true, at(1), at(1)).value == 10);
     CHECK(second.add(key_of(8), 10, true, at(2), at(2)).value == 10);
@@ -108,7 +108,7 @@ TEST_CASE("the budget of all rules is kept, and a rule's own group is never the 
 
 TEST_CASE("buckets in use are bounded over all groups", "[rules][windows]") {
     WindowBudget budget{0, 0, plenty, 100};
-    Windows windows({std::chrono::seconds(60), plenty, 42}, budget);
+    Windows windows({std::chrono::seconds(60), plenty, GroupHash{42}}, budget);
     for (int second = 0; second < 50; ++second)
         for (std::uint32_t group = 0; group < 10; ++group)
             windows.add(key_of(group), 1, true, at(second), at(second));
@@ -117,7 +117,7 @@ TEST_CASE("buckets in use are bounded over all groups", "[rules][windows]") {
 }
 
 TEST_CASE("suppressions end, are bounded, and keep repeats that nobody was told", "[rules][windows]") {
-    Suppressions suppressions(2, 42);
+    Suppressions suppressions(2, GroupHash{42});
     CHECK(!suppressions.repeat(key_of(1), at(0)));
     CHECK(suppressions.start(key_of(1), at(10)) == 0);
     CHECK(suppressions.repeat(key_of(1), at(9)));
@@ -134,7 +134,7 @@ TEST_CASE("suppressions end, are bounded, and keep repeats that nobody was told"
 
 TEST_CASE("the memory of groups is as the limits say", "[rules][windows]") {
     WindowBudget budget{0, 0, plenty, plenty};
-    Windows windows({std::chrono::seconds(600), limits::window_groups_max, 42}, budget);
+    Windows windows({std::chrono::seconds(600), limits::window_groups_max, GroupHash{42}}, budget);
     const auto groups = static_cast<std::uint32_t>(limits::window_groups_max + 1000);
     for (std::uint32_t group = 0; group < groups; ++group) windows.add(key_of(group), 1, true, at(0), at(0));
     CHECK(windows.groups() == limits::window_groups_max);

@@ -1,0 +1,185 @@
+// rules/group_store.h - what a rule remembers of each group, bounded in memory. Internal to rules/.
+// SPDX-License-Identifier: Apache-2.0
+//
+// One store for every kind of rule: a hash table over slots that lie in one block, and a list of them by
+// activity. At a limit the group with the oldest activity goes, and is counted. No order of the table reaches
+// the outside. Slots are numbers: a pointer to a payload lives until the next call that may make one.
+// Cost: one probe of the table and one slot, two cache lines when cold; memory is taken by doubling, never
+// per group.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "rules/group_key.h"
+
+namespace egresswatch::rules {
+
+// Shared by all rules of an evaluator.
+struct WindowBudget {
+    std::size_t groups = 0;
+    std::size_t cells = 0;  // buckets, distinct values, intervals in use
+    std::size_t groups_max;
+    std::size_t cells_max;
+};
+
+// Payload: default-constructible; cells() is what it holds of the budget.
+template <typename Payload>
+class GroupStore {
+public:
+    using Number = std::uint32_t;
+    static constexpr Number none = std::numeric_limits<Number>::max();
+
+    struct Slot {
+        GroupKey key;
+        std::uint64_t hash = 0;
+        std::int64_t activity = std::numeric_limits<std::int64_t>::min();
+        Payload payload{};
+        Number older = none;
+        Number newer = none;
+    };
+
+    GroupStore(std::size_t groups_max, WindowBudget& budget) : groups_max_(groups_max), budget_(&budget) {}
+    ~GroupStore() { clear(); }
+    GroupStore(const GroupStore&) = delete;
+    GroupStore& operator=(const GroupStore&) = delete;
+
+    [[nodiscard]] Number find(const GroupKey& key, std::uint64_t hash) const noexcept {
+        if (table_.empty()) return none;
+        for (std::size_t at = hash & mask();; at = (at + 1) & mask()) {
+            const Entry& entry = table_[at];
+            if (entry.number == none) return none;
+            if (entry.tag == tag_of(hash) && slots_[entry.number].key == key) return entry.number;
+        }
+    }
+    Number find_or_make(const GroupKey& key, std::uint64_t hash) {
+        if (const Number known = find(key, hash); known != none) return known;
+        if (table_.empty() || 2 * (count_ + 1) > table_.size()) grow();
+        Number number = free_;
+        if (number != none) {
+            free_ = slots_[number].newer;
+        } else {
+            // Never more than the rule may hold, and the one that is to push another out.
+            if (slots_.size() == slots_.capacity())
+                slots_.reserve(std::min(std::max<std::size_t>(64, 2 * slots_.size()), groups_max_ + 1));
+            number = static_cast<Number>(slots_.size());
+            slots_.emplace_back();
+        }
+        Slot& slot = slots_[number];
+        slot.key = key;
+        slot.hash = hash;
+        slot.newer = none;
+        place(number);
+        link_newest(number);
+        ++count_;
+        ++budget_->groups;
+        return number;
+    }
+    [[nodiscard]] Slot& at(Number number) noexcept { return slots_[number]; }
+    [[nodiscard]] const Slot& at(Number number) const noexcept { return slots_[number]; }
+
+    // Activity goes up only; what was active at that moment already stays where it is in the order.
+    void touch(Number number, std::int64_t activity) {
+        if (activity <= slots_[number].activity) return;
+        slots_[number].activity = activity;
+        if (newest_ == number) return;
+        unlink(number);
+        link_newest(number);
+    }
+    void erase(Number number) {
+        unlink(number);
+        take_out(number);
+        Slot& slot = slots_[number];
+        budget_->cells -= slot.payload.cells();
+        slot.payload = Payload{};
+        slot.activity = std::numeric_limits<std::int64_t>::min();
+        slot.newer = free_;
+        free_ = number;
+        --count_;
+        --budget_->groups;
+    }
+    // A rule never evicts the group that it is adding to: each has at least one, whatever the others hold.
+    void make_room(Number keep) {
+        while (oldest_ != keep && (count_ > groups_max_ || budget_->groups > budget_->groups_max ||
+                                   budget_->cells > budget_->cells_max)) {
+            erase(oldest_);
+            ++evicted_;
+        }
+    }
+    // Gives back what was last active before `activity`, oldest first, at most `steps`.
+    void drop_before(std::int64_t activity, std::size_t steps) {
+        while (oldest_ != none && steps-- > 0 && slots_[oldest_].activity < activity) erase(oldest_);
+    }
+    void clear() {
+        while (oldest_ != none) erase(oldest_);
+    }
+
+    [[nodiscard]] std::size_t size() const noexcept { return count_; }
+    [[nodiscard]] std::uint64_t evicted() const noexcept { return evicted_; }
+    [[nodiscard]] WindowBudget& budget() noexcept { return *budget_; }
+    // Oldest activity first.
+    template <typename Visit>
+    void each(Visit visit) const {
+        for (Number at = oldest_; at != none; at = slots_[at].newer) visit(slots_[at]);
+    }
+
+private:
+    struct Entry {
+        std::uint32_t tag = 0;
+        Number number = none;
+    };
+    static std::uint32_t tag_of(std::uint64_t hash) noexcept {
+        return static_cast<std::uint32_t>(hash >> 32);
+    }
+    [[nodiscard]] std::size_t mask() const noexcept { return table_.size() - 1; }
+
+    void place(Number number) {
+        const std::uint64_t hash = slots_[number].hash;
+        std::size_t at = hash & mask();
+        while (table_[at].number != none) at = (at + 1) & mask();
+        table_[at] = {tag_of(hash), number};
+    }
+    // Closes the gap behind it: linear probing without tombstones (Knuth, TAOCP volume 3, algorithm 6.4 R).
+    void take_out(Number number) {
+        std::size_t gap = slots_[number].hash & mask();
+        while (table_[gap].number != number) gap = (gap + 1) & mask();
+        for (std::size_t at = (gap + 1) & mask(); table_[at].number != none; at = (at + 1) & mask()) {
+            const std::size_t home = slots_[table_[at].number].hash & mask();
+            if (((at - home) & mask()) < ((at - gap) & mask())) continue;
+            table_[gap] = table_[at];
+            gap = at;
+        }
+        table_[gap] = {};
+    }
+    void grow() {
+        constexpr std::size_t smallest = 64;
+        table_.assign(table_.empty() ? smallest : 2 * table_.size(), Entry{});
+        for (Number at = oldest_; at != none; at = slots_[at].newer) place(at);
+    }
+    void unlink(Number number) noexcept {
+        const Slot& slot = slots_[number];
+        (slot.older != none ? slots_[slot.older].newer : oldest_) = slot.newer;
+        (slot.newer != none ? slots_[slot.newer].older : newest_) = slot.older;
+    }
+    void link_newest(Number number) noexcept {
+        slots_[number].older = newest_;
+        slots_[number].newer = none;
+        (newest_ != none ? slots_[newest_].newer : oldest_) = number;
+        newest_ = number;
+    }
+
+    std::size_t groups_max_;
+    WindowBudget* budget_;
+    std::vector<Entry> table_;  // a power of two, at most half full
+    std::vector<Slot> slots_;
+    Number free_ = none;  // linked by `newer`
+    Number oldest_ = none;
+    Number newest_ = none;
+    std::size_t count_ = 0;
+    std::uint64_t evicted_ = 0;
+};
+
+}  // namespace egresswatch::rules
