@@ -32,6 +32,16 @@ struct OsError {
     [[nodiscard]] std::string to_string() const;
 };
 
+// Packets that reached an interface and were lost before the engine saw them: they are in no total. Running
+// sums. The ebpf engine has none: its programs run where the packet is.
+struct CaptureDrops {
+    std::uint64_t buffer = 0;  // the capture buffer or receive ring was full: the engine was too slow
+    std::uint64_t device = 0;  // the device or its driver gave up on them
+    std::uint64_t memory = 0;  // no packet memory (DPDK mbufs)
+
+    [[nodiscard]] std::uint64_t sum() const noexcept { return buffer + device + memory; }
+};
+
 struct InterfaceStatus {
     std::string name;
     std::uint32_t ifindex = 0;
@@ -40,6 +50,17 @@ struct InterfaceStatus {
     std::string hook;            // "tcx", "clsact", "pcap", "file"
     std::string why_not_hooked;  // empty where hooked; otherwise the blind spot is named by this
     datapath::iface_totals totals{};
+    CaptureDrops dropped{};
+    // Packets longer than the MTU, seen before the host or its device segments them or after it has merged
+    // them, which the engine could only count as they are: one packet, one header. Running sum.
+    datapath::traffic unsegmented{};
+    // False: the engine is not shown all that the driver sends (a filter; a device that it does not share
+    // with the kernel), so that the driver's counters prove nothing.
+    bool sees_all_sent = true;
+    // Running sum of packets for which counted and sent bytes differ although nothing went around the engine:
+    // drops, super-packets that the device segments, packets of which it is not sure whether they were sent.
+    // A period in which it moves is not compared.
+    std::uint64_t uncertain = 0;
 };
 
 struct TotalsSnapshot {
@@ -53,7 +74,7 @@ struct TotalsSnapshot {
 class Engine {
 public:
     virtual ~Engine() = default;
-    [[nodiscard]] virtual std::string_view name() const noexcept = 0;  // "ebpf", "pcap"
+    [[nodiscard]] virtual std::string_view name() const noexcept = 0;  // "ebpf", "pcap", ...
     // Hooks up; the sink must outlive the engine. The region table must have been installed before.
     [[nodiscard]] virtual std::expected<void, OsError> start(FlowSink& sink) = 0;
     // Waits at most `timeout` for events, hands over what there is, drains the flow table when its interval

@@ -186,7 +186,8 @@ void FlowTable::account_classified(const ClassifiedBatch& batch, FlowSink& sink)
 }
 
 PacketClassifier FlowTable::classifier() const {
-    PacketClassifier out({state_->config.local_networks, state_->config.track_all, state_->config.hash_seed});
+    PacketClassifier out({state_->config.local_networks, state_->config.track_all, state_->config.hash_seed,
+                          state_->config.direction_by_region});
     out.state_->region = state_->region;
     out.state_->region_cells = state_->region_cells;
     return out;

@@ -55,6 +55,7 @@ struct FlowTableConfig {
     std::chrono::seconds active_timeout{0};
     // See ClassifierConfig.
     std::vector<Prefix> local_networks = default_local_networks();
+    bool direction_by_region = false;
     // Flows, slots and conversations together stay below this. Zero: what slots_max says. An eighth is for
     // conversations, and up to an eighth may go unused, for slots are a power of two.
     std::uint64_t memory_max_bytes = 0;

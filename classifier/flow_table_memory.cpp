@@ -50,6 +50,7 @@ FlowTable::State::State(FlowTableConfig given)
     extend_entries();
     hash_seed = config.hash_seed;
     track_all = config.track_all;
+    direction_by_region = config.direction_by_region;
     walk_scratch = &walk;
     only_section = &section;
     updates.reserve(updates_max);

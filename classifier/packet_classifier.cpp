@@ -72,8 +72,10 @@ std::uint64_t word(const std::uint8_t* at) noexcept {
     return value;
 }
 
-// Of two ends of a packet the one in the home region is ours, where the other is not.
-std::uint8_t direction_by_region(const TablePlatform& platform, const walk_result& walk) noexcept {
+// Of two ends of a packet the nearer one is ours: the one in the home region where the other is beyond it;
+// with `direction_by_region` by all kinds (local before home before unknown before outside), then the
+// carrier's.
+std::uint8_t direction_by_region(TablePlatform& platform, const walk_result& walk) noexcept {
     if (platform.region == nullptr) return undecided;
     const auto kind = [&](const std::uint8_t* address) {
         return region_kind_of(platform.region, platform.region_cells,
@@ -81,12 +83,22 @@ std::uint8_t direction_by_region(const TablePlatform& platform, const walk_resul
     };
     const std::uint32_t source = kind(walk.src);
     const std::uint32_t destination = kind(walk.dst);
-    if (source == KIND_HOME && destination > KIND_HOME) return DIRECTION_OUT;
-    if (destination == KIND_HOME && source > KIND_HOME) return DIRECTION_IN;
+    const std::uint32_t nearer = std::min(source, destination);
+    if (source != destination && (platform.direction_by_region || nearer == KIND_HOME))
+        return source < destination ? DIRECTION_OUT : DIRECTION_IN;
+    if (!platform.direction_by_region) return undecided;
+    if (walk.levels > 0) {
+        const std::uint32_t carrier_source = kind(walk.outer_src);
+        const std::uint32_t carrier_destination = kind(walk.outer_dst);
+        if (carrier_source != carrier_destination)
+            return carrier_source < carrier_destination ? DIRECTION_OUT : DIRECTION_IN;
+    }
+    // Between two ends of ours either may count as local: neither can be the subject of a rule.
+    if (nearer >= KIND_UNKNOWN) platform.losses[LOSS_DIRECTION_GUESSED]++;
     return undecided;
 }
 
-std::uint8_t direction_by_address(const TablePlatform& platform, const LocalNetworks& networks,
+std::uint8_t direction_by_address(TablePlatform& platform, const LocalNetworks& networks,
                                   const walk_result& walk) noexcept {
     bool source = networks.contain(walk.src);
     bool destination = networks.contain(walk.dst);
@@ -173,6 +185,7 @@ std::size_t ClassifiedBatch::size() const noexcept {
 
 PacketClassifier::State::State(const ClassifierConfig& config) : networks(config.local_networks) {
     track_all = config.track_all;
+    direction_by_region = config.direction_by_region;
     hash_seed = config.hash_seed;
     walk_scratch = &walk;
 }

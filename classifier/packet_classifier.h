@@ -39,6 +39,10 @@ struct ClassifierConfig {
     std::vector<Prefix> local_networks;
     bool track_all = false;  // home and local flows get entries too
     std::uint64_t hash_seed = 0;
+    // The third evidence is finer: one end nearer than the other, local before home before unknown before
+    // outside, then the same of the carrier's ends. Two ends outside or unknown that are equally far count to
+    // LOSS_DIRECTION_GUESSED.
+    bool direction_by_region = false;
 };
 
 // Private, shared, link-local and loopback addresses: where one end of a packet has one, that end is behind

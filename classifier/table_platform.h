@@ -44,6 +44,7 @@ struct TablePlatform {
     std::vector<iface_totals> interfaces{1};
     std::array<__u64, LOSS_REASON_COUNT> losses{};
     bool track_all = false;
+    bool direction_by_region = false;
     __u64 hash_seed = 0;
     walk_state* walk_scratch = nullptr;
     // Flows.

@@ -168,6 +168,8 @@ std::string_view loss_name(std::size_t reason) noexcept {
             return "inner_incomplete_packets";
         case datapath::LOSS_HEADERS_MAX:
             return "headers_max_packets";
+        case datapath::LOSS_DIRECTION_GUESSED:
+            return "direction_guessed_packets";
         default:
             return {};
     }
@@ -308,6 +310,12 @@ Json interface_direction(const datapath::iface_direction& before, const datapath
     return out;
 }
 
+std::uint64_t capture_dropped(const capture::TotalsSnapshot& totals) {
+    std::uint64_t packets = 0;
+    for (const auto& interface : totals.interfaces) packets += interface.dropped.sum();
+    return packets;
+}
+
 Json interfaces_field(const Coverage& coverage) {
     Json out = Json::array();
     static const datapath::iface_totals none{};
@@ -328,6 +336,14 @@ Json interfaces_field(const Coverage& coverage) {
         } else {
             element["why_not_hooked"] = now.why_not_hooked;
         }
+        const capture::CaptureDrops dropped =
+            old != coverage.before.interfaces.end() ? old->dropped : capture::CaptureDrops{};
+        element["dropped"] = {{"buffer", since(dropped.buffer, now.dropped.buffer)},
+                              {"device", since(dropped.device, now.dropped.device)},
+                              {"memory", since(dropped.memory, now.dropped.memory)}};
+        element["unsegmented"] =
+            traffic_field(old != coverage.before.interfaces.end() ? old->unsegmented : datapath::traffic{},
+                          now.unsegmented);
         element["out"] = interface_direction(before.by_direction[datapath::DIRECTION_OUT],
                                              now.totals.by_direction[datapath::DIRECTION_OUT]);
         element["in"] = interface_direction(before.by_direction[datapath::DIRECTION_IN],
@@ -358,6 +374,8 @@ Json coverage_record(const Origin& origin, const Coverage& coverage) {
         if (!name.empty())
             losses[std::string(name)] = since(coverage.before.losses[reason], coverage.after.losses[reason]);
     }
+    losses["capture_dropped_packets"] =
+        since(capture_dropped(coverage.before), capture_dropped(coverage.after));
     out["losses"] = std::move(losses);
     out["interfaces"] = interfaces_field(coverage);
     out["classes"] = classes_field(coverage);

@@ -110,7 +110,7 @@ TEST_CASE("a coverage record holds differences, summed over the classes of one c
 }
 
 TEST_CASE("every loss reason has a name", "[records]") {
-    for (std::size_t reason = 0; reason <= datapath::LOSS_HEADERS_MAX; ++reason)
+    for (std::size_t reason = 0; reason <= datapath::LOSS_DIRECTION_GUESSED; ++reason)
         CHECK_FALSE(records::loss_name(reason).empty());
 }
 
