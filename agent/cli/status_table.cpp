@@ -87,10 +87,27 @@ std::string traffic(const Json& direction, const char* name) {
     return text(counted, "packets") + " / " + bytes(counted, "bytes");
 }
 
+std::string drop_remark(const Json& interface) {
+    const Json& dropped = member(interface, "dropped");
+    const std::uint64_t buffer = number(dropped, "buffer"), device = number(dropped, "device"),
+                        memory = number(dropped, "memory");
+    if (buffer + device + memory == 0) return "";
+    return "  LOST BEFORE COUNTED: " + text(interface, "name") + ": " + std::to_string(buffer) +
+           " packets found the buffer full, " + std::to_string(device) + " were dropped by the device, " +
+           std::to_string(memory) + " found no memory\n";
+}
+
+std::string unsegmented_remark(const Json& interface) {
+    const Json& counted = member(interface, "unsegmented");
+    if (number(counted, "packets") == 0) return "";
+    return "  counted once, longer than the MTU: " + text(interface, "name") + ": " +
+           traffic(interface, "unsegmented") + "\n";
+}
+
 std::string interfaces(const Json& status) {
     std::vector<Row> rows{{"INTERFACE", "HOOK", "WAY", "SEEN", "OUTSIDE", "UNKNOWN", "HOME", "LOCAL",
                            "NOT IP", "MALFORMED", "RESIDUAL"}};
-    std::string blind;
+    std::string blind, remarks;
     for (const Json& interface : member(status, "interfaces")) {
         if (member(interface, "hooked") != true) {
             blind +=
@@ -112,8 +129,9 @@ std::string interfaces(const Json& status) {
                               : "");
             rows.push_back(std::move(row));
         }
+        remarks += drop_remark(interface) + unsegmented_remark(interface);
     }
-    return "Interfaces (packets / bytes on the wire)\n" + table(rows, 3) + blind;
+    return "Interfaces (packets / bytes on the wire)\n" + table(rows, 3) + remarks + blind;
 }
 
 std::string classes(const Json& status) {

@@ -22,7 +22,7 @@ namespace {
 using rules::Node;
 using std::chrono::seconds;
 
-constexpr std::string_view engine_words[] = {"ebpf"};
+constexpr std::string_view engine_words[] = {"ebpf", "pcap", "dpdk"};  // in the order of EngineKind
 constexpr std::string_view track_words[] = {"outside", "all"};
 constexpr std::string_view log_words[] = {"debug", "info", "warn", "error"};
 constexpr std::string_view output_words[] = {"syslog"};
@@ -51,6 +51,18 @@ void read_interfaces(ConfigReader& reader, const Node& node, std::vector<std::st
     out = std::move(names);
 }
 
+void read_networks(ConfigReader& reader, const Node& node, std::vector<Prefix>& out) {
+    for (const Node* item : reader.list(node)) {
+        const auto text = reader.text(*item);
+        if (!text) continue;
+        if (const auto prefix = Prefix::parse(*text))
+            out.push_back(*prefix);
+        else
+            reader.error(*item, "config/prefix", "\"" + *text + "\" is not a prefix",
+                         "write 192.0.2.0/24 or \"2001:db8::/32\", host bits zero");
+    }
+}
+
 void read_kinds(ConfigReader& reader, const Node& node, std::set<std::string>& out) {
     std::set<std::string> kinds;
     for (const Node* item : reader.list(node)) {
@@ -70,6 +82,18 @@ const ConfigKey<FlowRecordSettings> flow_record_keys[] = {
          if (const auto value = r.integer(n, 0, 1'000'000))
              c.per_second_max = static_cast<std::uint32_t>(*value);
      }},
+};
+
+const ConfigKey<PcapSettings> pcap_keys[] = {
+    {"buffer", [](ConfigReader& r, const Node& n,
+                  PcapSettings& c) { r.assign(r.size(n, 256 * kibi, gibi), c.buffer_bytes); }},
+    {"snap_length",
+     [](ConfigReader& r, const Node& n, PcapSettings& c) {
+         if (const auto value = r.integer(n, 64, 65535)) c.snap_length = static_cast<std::uint32_t>(*value);
+     }},
+    {"promiscuous",
+     [](ConfigReader& r, const Node& n, PcapSettings& c) { r.assign(r.boolean(n), c.promiscuous); }},
+    {"filter", [](ConfigReader& r, const Node& n, PcapSettings& c) { r.assign(r.text(n), c.filter); }},
 };
 
 const ConfigKey<JournalSettings> journal_keys[] = {
@@ -188,7 +212,7 @@ const ConfigKey<Config> config_keys[] = {
     {"site", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.text(n), c.site); }},
     {"engine",
      [](ConfigReader& r, const Node& n, Config& c) {
-         if (const auto word = r.word(n, engine_words)) c.engine = engine_words[*word];
+         if (const auto word = r.word(n, engine_words)) c.engine = static_cast<EngineKind>(*word);
      }},
     {"interfaces", [](ConfigReader& r, const Node& n, Config& c) { read_interfaces(r, n, c.interfaces); }},
     {"track",
@@ -208,6 +232,14 @@ const ConfigKey<Config> config_keys[] = {
          }
          c.flow_slots_per_cpu = static_cast<std::uint32_t>(*slots);
      }},
+    {"local_networks",
+     [](ConfigReader& r, const Node& n, Config& c) { read_networks(r, n, c.local_networks); }},
+    {"flow_memory", [](ConfigReader& r, const Node& n,
+                       Config& c) { r.assign(r.size(n, mebi, 64 * gibi), c.flow_memory_bytes); }},
+    {"idle_timeout", [](ConfigReader& r, const Node& n,
+                        Config& c) { r.assign(r.duration(n, seconds(1), seconds(86400)), c.idle_timeout); }},
+    {"pcap", [](ConfigReader& r, const Node& n,
+                Config& c) { r.mapping<PcapSettings>(n, pcap_keys, "pcap", c.pcap); }},
     {"policy_dir", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.policy_dir); }},
     {"watch_policy",
      [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.boolean(n), c.watch_policy); }},
@@ -250,6 +282,7 @@ std::vector<std::string> config_key_names() {
     std::vector<std::string> names;
     for (const auto& key : config_keys) names.emplace_back(key.name);
     for (const auto& key : flow_record_keys) names.push_back("flow_records." + std::string(key.name));
+    for (const auto& key : pcap_keys) names.push_back("pcap." + std::string(key.name));
     for (const auto& key : journal_keys) names.push_back("journal." + std::string(key.name));
     for (const auto& key : evidence_keys) names.push_back("evidence." + std::string(key.name));
     for (const auto& key : output_keys) names.push_back("outputs." + std::string(key.name));

@@ -14,6 +14,7 @@
 
 #include "agent/daemon/control_protocol.h"
 #include "agent/outputs/syslog_output.h"
+#include "classifier/address.h"
 #include "rules/diagnostics.h"
 
 namespace egresswatch::daemon {
@@ -37,12 +38,27 @@ struct FlowRecordSettings {
     std::uint32_t per_second_max = 1000;   // records beyond are counted in the coverage record
 };
 
+enum class EngineKind : std::uint8_t { ebpf, pcap, dpdk };
+
+// Of the engine pcap.
+struct PcapSettings {
+    std::uint64_t buffer_bytes = 32ULL << 20;  // for each interface, of kernel memory
+    std::uint32_t snap_length = 256;           // headers of two tunnels and IPv6 extensions fit
+    bool promiscuous = true;
+    std::string filter;  // pcap-filter(7); empty: everything
+};
+
 struct Config {
     std::string site;
-    std::string engine = "ebpf";
+    EngineKind engine = EngineKind::ebpf;
     std::vector<std::string> interfaces{"all-physical"};
     bool track_all = false;
-    std::uint32_t flow_slots_per_cpu = 0;  // 0: the engine chooses
+    std::uint32_t flow_slots_per_cpu = 0;  // ebpf; 0: the engine chooses
+    // Of the engines in user space.
+    std::vector<Prefix> local_networks;              // empty: the region table tells which end is ours
+    std::uint64_t flow_memory_bytes = 256ULL << 20;  // of all flow tables together
+    std::chrono::seconds idle_timeout{60};
+    PcapSettings pcap;
     std::filesystem::path policy_dir = "/etc/egresswatch/policy.d";
     bool watch_policy = true;  // load it when it changes on disk, not on SIGHUP only
     std::string geo_file;      // empty: find_geo_file()

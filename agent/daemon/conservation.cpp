@@ -90,14 +90,21 @@ std::vector<ConservationResult> Conservation::advance(const std::vector<LinkCoun
         const auto& out = status.totals.by_direction[datapath::DIRECTION_OUT];
         const LinkCounters* before = find_link(driver_before, status.ifindex);
         const LinkCounters* after = find_link(driver_after, status.ifindex);
-        const bool went_back =
-            interface.started && (before == nullptr || before->tx_bytes < interface.baseline.driver_bytes ||
-                                  out.seen.bytes < interface.baseline.seen.bytes);
+        const bool uncertain = !status.sees_all_sent || status.uncertain != interface.uncertain;
+        interface.uncertain = status.uncertain;
+        const bool went_back = interface.started && (uncertain || before == nullptr ||
+                                                     before->tx_bytes < interface.baseline.driver_bytes ||
+                                                     out.seen.bytes < interface.baseline.seen.bytes);
         if (interface.started && !went_back) {
             compare(interface, *before, out, result);
         } else if (after != nullptr) {
-            interface = {status.name, true, {after->tx_packets, after->tx_bytes, out.seen, out.as_given},
-                         0,           {0},  imbalance.packets};
+            interface = {status.name,
+                         true,
+                         {after->tx_packets, after->tx_bytes, out.seen, out.as_given},
+                         0,
+                         {0},
+                         imbalance.packets,
+                         status.uncertain};
         }
         results.push_back(std::move(result));
     }

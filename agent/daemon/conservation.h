@@ -77,6 +77,7 @@ private:
         std::int64_t running = 0;       // residual since the first baseline
         std::deque<std::int64_t> past;  // values of `running`, the latest high_water_periods
         std::int64_t unbalanced_packets = 0;
+        std::uint64_t uncertain = 0;  // InterfaceStatus::uncertain at the baseline
     };
 
     void compare(Interface& interface, const LinkCounters& driver, const datapath::iface_direction& out,

@@ -168,7 +168,8 @@ std::expected<void, std::string> Daemon::open_journal() {
 // the thread that makes them has none.
 std::expected<void, std::string> Daemon::start_threads() {
     if (options_.drop_privileges)
-        if (auto done = drop_privileges(); !done) return std::unexpected(done.error().to_string());
+        if (auto done = drop_privileges(options_.capabilities); !done)
+            return std::unexpected(done.error().to_string());
     std::expected<void, std::string> result;
     std::thread([&] {
         if (options_.drop_privileges)
@@ -211,7 +212,9 @@ bool Daemon::step() {
     const auto now = Clock::now();
     if (now >= losses_check_at_) {
         losses_check_at_ = now + std::chrono::seconds(1);
-        write_loss_findings(engine_->totals(), wall_clock());
+        const auto totals = engine_->totals();
+        write_loss_findings(totals, wall_clock());
+        write_drop_findings(totals, wall_clock());
     }
     if (now >= coverage_due_) {
         // From the plan, not from now: ten seconds stay ten seconds. After a long stall the plan starts anew.
@@ -272,7 +275,7 @@ void Daemon::stop() {
     windows_->save_now(evaluation_->evaluator(), wall_clock());
     if (const auto& error = windows_->status().error; !error.empty())
         spdlog::error("{}; what the rules have added up is lost with this process", error);
-    if (config_.keep_hooks) {
+    if (config_.keep_hooks && config_.engine == EngineKind::ebpf) {
         spdlog::info("keep_hooks: the kernel goes on counting; `egresswatch detach` removes the hooks");
     } else {
         engine_->stop();

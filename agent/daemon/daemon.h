@@ -46,6 +46,7 @@ struct Predecessor {
 
 struct DaemonOptions {
     bool drop_privileges = true;                  // off in unit tests, which go on using theirs
+    std::vector<int> capabilities{};              // what the engine needs once it has started; all others go
     std::chrono::milliseconds poll_timeout{100};  // the longest that a signal or a control request waits
 };
 
@@ -117,6 +118,7 @@ private:
     void write_coverage(Timestamp now);
     void write_evidence_findings(Timestamp now);
     void write_loss_findings(const capture::TotalsSnapshot& totals, Timestamp now);
+    void write_drop_findings(const capture::TotalsSnapshot& totals, Timestamp now);
     void write_conservation_findings(Timestamp now);
     capture::TotalsSnapshot read_totals() const;
     std::vector<LinkCounters> read_links();
@@ -180,6 +182,8 @@ private:
     std::uint64_t internal_findings_ = 0;
     std::array<std::uint64_t, datapath::LOSS_REASON_COUNT> losses_reported_{};
     std::chrono::steady_clock::time_point loss_finding_after_{};
+    std::uint64_t drops_reported_ = 0;
+    std::chrono::steady_clock::time_point drop_finding_after_{};
     std::chrono::steady_clock::time_point losses_check_at_{};
     std::chrono::steady_clock::time_point conservation_finding_after_{};
     std::string status_answer_;  // for the requests of one pass

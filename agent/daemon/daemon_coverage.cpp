@@ -138,8 +138,8 @@ void Daemon::write_loss_findings(const capture::TotalsSnapshot& totals, Timestam
                        {"flow_slots", totals.flow_slots}};
     finding.message =
         std::to_string(packets) + " packets (" + std::to_string(lost(datapath::LOSS_FLOWS_FULL_BYTES)) +
-        " bytes) belong to flows that found no slot; totals are exact, rules did not see them; raise "
-        "flow_slots_per_cpu";
+        " bytes) belong to flows that found no slot; totals are exact, rules did not see them; raise " +
+        std::string(config_.engine == EngineKind::ebpf ? "flow_slots_per_cpu" : "flow_memory");
     finding.time = now;
     writer_->write(internal_finding_record(origin_, finding));
     spdlog::warn("flow table full: {}", finding.message);
@@ -162,6 +162,39 @@ void Daemon::write_evidence_findings(Timestamp now) {
         spdlog::critical("evidence: {}", finding.message);
         internal_findings_++;
     }
+}
+
+// Worse than a full table: these packets are in no total.
+void Daemon::write_drop_findings(const capture::TotalsSnapshot& totals, Timestamp now) {
+    capture::CaptureDrops dropped;
+    records::Json interfaces = records::Json::object();
+    for (const auto& interface : totals.interfaces) {
+        if (interface.dropped.sum() == 0) continue;
+        dropped.buffer += interface.dropped.buffer;
+        dropped.device += interface.dropped.device;
+        dropped.memory += interface.dropped.memory;
+        interfaces[interface.name] = interface.dropped.sum();
+    }
+    if (dropped.sum() <= drops_reported_ || Clock::now() < drop_finding_after_) return;
+    InternalFinding finding;
+    finding.rule = "egresswatch/capture-drops";
+    finding.title = "Packets were lost before they could be counted";
+    finding.level = rules::Level::high;
+    finding.measure = "packets";
+    finding.value = dropped.sum() - drops_reported_;
+    finding.details = {{"buffer", dropped.buffer},
+                       {"device", dropped.device},
+                       {"memory", dropped.memory},
+                       {"interfaces", std::move(interfaces)}};
+    finding.message = std::to_string(finding.value) +
+                      " packets reached an interface and were lost before they were counted: they are in no "
+                      "total, and no rule saw them; enlarge the capture buffer or give the daemon more CPU";
+    finding.time = now;
+    writer_->write(internal_finding_record(origin_, finding));
+    spdlog::warn("capture drops: {}", finding.message);
+    internal_findings_++;
+    drops_reported_ = dropped.sum();
+    drop_finding_after_ = Clock::now() + internal_finding_interval;
 }
 
 void Daemon::write_conservation_findings(Timestamp now) {

@@ -7,8 +7,8 @@
 
 #include "agent/daemon/config.h"
 #include "agent/daemon/daemon.h"
+#include "agent/daemon/engine_factory.h"
 #include "agent/daemon/log.h"
-#include "capture/ebpf/ebpf_engine.h"
 
 namespace {
 
@@ -18,26 +18,16 @@ using namespace egresswatch;
 constexpr int exit_bad_input = 2;
 constexpr int exit_refused = 3;
 
-capture::EbpfConfig engine_config(const daemon::Config& config) {
-    capture::EbpfConfig engine;
-    engine.interfaces = config.interfaces;
-    engine.pin_dir = config.pin_dir.string();
-    engine.flow_slots_per_cpu = config.flow_slots_per_cpu;
-    engine.track_all = config.track_all;
-    return engine;
-}
-
 int run(const daemon::Config& config) {
     daemon::block_signals();
-    auto made = capture::EbpfEngine::make(engine_config(config));
+    auto made = daemon::make_engine(config);
     if (!made) {
         spdlog::critical("{}", made.error().to_string());
         return exit_refused;
     }
-    const capture::EbpfEngine* ebpf = made->get();
-    daemon::Daemon daemon(config, std::move(*made), [ebpf] {
-        return daemon::Predecessor{ebpf->adoption().adopted, ebpf->adoption().flows};
-    });
+    daemon::DaemonOptions options;
+    options.capabilities = std::move(made->capabilities);
+    daemon::Daemon daemon(config, std::move(made->engine), std::move(made->predecessor), std::move(options));
     if (auto started = daemon.start(); !started) {
         spdlog::critical("{}", started.error());
         return exit_refused;

@@ -7,15 +7,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <memory>
 
 namespace egresswatch::daemon {
 
 namespace {
-
-constexpr std::array<cap_value_t, 3> kept{CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON};
 
 struct CapFree {
     void operator()(void* pointer) const noexcept { ::cap_free(pointer); }
@@ -31,20 +28,17 @@ std::string name_of(cap_value_t capability) {
     return name ? name.get() : std::to_string(capability);
 }
 
-bool is_kept(cap_value_t capability) {
-    return std::ranges::find(kept, capability) != kept.end();
-}
-
 }  // namespace
 
-std::expected<void, capture::OsError> drop_privileges() {
+std::expected<void, capture::OsError> drop_privileges(std::span<const int> kept) {
     const Capabilities now(::cap_get_proc());
     if (!now) return failed("cap_get_proc");
     cap_flag_value_t may_bound = CAP_CLEAR;
     ::cap_get_flag(now.get(), CAP_SETPCAP, CAP_EFFECTIVE, &may_bound);
     if (may_bound == CAP_SET) {
         for (cap_value_t capability = 0; capability < ::cap_max_bits(); capability++)
-            if (!is_kept(capability) && ::cap_get_bound(capability) == 1 && ::cap_drop_bound(capability) != 0)
+            if (std::ranges::find(kept, capability) == kept.end() && ::cap_get_bound(capability) == 1 &&
+                ::cap_drop_bound(capability) != 0)
                 return failed("bounding set");
     }
     // Only what we hold can be kept: a start with less is decided by whether the hooks went up.

@@ -1,13 +1,13 @@
 // agent/daemon/privileges.h - gives up what the daemon no longer needs once its hooks are up.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Kept: CAP_BPF (maps of a reload), CAP_NET_ADMIN (hooks on interfaces that come later, driver counters) and
-// CAP_PERFMON (loading a tc program that reads kernel pointers). Everything else goes, from the bounding set
-// too where we may, and no_new_privs makes it final. As uid 0 without CAP_DAC_OVERRIDE the daemon still owns
-// root's files: run it as the user egresswatch, as the unit does.
+// What is kept, the engine says (engine_factory.cpp). Everything else goes, from the bounding set too where
+// we may, and no_new_privs makes it final. As uid 0 without CAP_DAC_OVERRIDE the daemon still owns root's
+// files: run it as the user egresswatch, as the unit does.
 #pragma once
 
 #include <expected>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,7 +15,8 @@
 
 namespace egresswatch::daemon {
 
-[[nodiscard]] std::expected<void, capture::OsError> drop_privileges();
+// `kept`: numbers of capabilities (CAP_NET_RAW).
+[[nodiscard]] std::expected<void, capture::OsError> drop_privileges(std::span<const int> kept);
 
 // For a thread that needs no capability at all. The threads that it makes have none either.
 [[nodiscard]] std::expected<void, capture::OsError> drop_all_of_this_thread();

@@ -3,7 +3,6 @@
 #include "capture/ebpf/interfaces.h"
 
 #include <bpf/bpf.h>
-#include <fnmatch.h>
 #include <linux/if_arp.h>
 
 #include <algorithm>
@@ -14,7 +13,6 @@ namespace egresswatch::capture {
 namespace {
 
 constexpr datapath::direction SIDES[] = {datapath::DIRECTION_OUT, datapath::DIRECTION_IN};
-constexpr const char* ALL_PHYSICAL = "all-physical";
 constexpr std::size_t TOTALS_WORDS = sizeof(datapath::iface_totals) / sizeof(std::uint64_t);
 
 void add_totals(datapath::iface_totals& to, const datapath::iface_totals& what) {
@@ -46,19 +44,6 @@ LinkLayer link_layer(std::uint16_t arphrd) noexcept {
         default:
             return LinkLayer::unsupported;
     }
-}
-
-bool interface_wanted(const std::vector<std::string>& patterns, const LinkNews& link) {
-    for (const std::string& pattern : patterns) {
-        if (pattern == link.name) return true;
-        if (link.arphrd == ARPHRD_LOOPBACK) continue;
-        if (pattern == ALL_PHYSICAL) {
-            if (link.arphrd == ARPHRD_ETHER && link.kind.empty()) return true;
-        } else if (::fnmatch(pattern.c_str(), link.name.c_str(), 0) == 0) {
-            return true;
-        }
-    }
-    return false;
 }
 
 InterfaceSet::InterfaceSet(std::vector<std::string> patterns, AttachMode mode, const PinDir& pins,

@@ -21,8 +21,6 @@ namespace egresswatch::capture {
 
 enum class LinkLayer { ethernet, bare_ip, unsupported };
 [[nodiscard]] LinkLayer link_layer(std::uint16_t arphrd) noexcept;
-// By name, glob, or "all-physical" (EbpfConfig::interfaces).
-[[nodiscard]] bool interface_wanted(const std::vector<std::string>& patterns, const LinkNews& link);
 
 class InterfaceSet {
 public:

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "capture/ebpf/netlink.h"
 
+#include <fnmatch.h>
+#include <linux/if_arp.h>
 #include <linux/if_link.h>
 #include <linux/netlink.h>
 #include <linux/pkt_sched.h>
@@ -18,6 +20,7 @@ namespace egresswatch::capture {
 namespace {
 
 constexpr std::size_t MESSAGE_BYTES_MAX = 64 * 1024;  // the kernel's dumps fill at most 32 KiB a message
+constexpr const char* ALL_PHYSICAL = "all-physical";
 constexpr int SOCKET_BUFFER_BYTES = 1 << 20;
 
 std::expected<UniqueFd, OsError> open_socket(std::uint32_t groups) {
@@ -81,6 +84,12 @@ void add_link(const nlmsghdr& message, std::vector<LinkNews>& links) {
     const rtattr* first = IFLA_RTA(info);
     const auto bytes = static_cast<int>(IFLA_PAYLOAD(&message));
     if (const rtattr* name = find_attribute(first, bytes, IFLA_IFNAME)) link.name = text_of(name);
+    if (const rtattr* address = find_attribute(first, bytes, IFLA_ADDRESS);
+        address != nullptr && RTA_PAYLOAD(address) == link.address.size())
+        std::memcpy(link.address.data(), RTA_DATA(address), link.address.size());
+    if (const rtattr* mtu = find_attribute(first, bytes, IFLA_MTU);
+        mtu != nullptr && RTA_PAYLOAD(mtu) == sizeof link.mtu)
+        std::memcpy(&link.mtu, RTA_DATA(mtu), sizeof link.mtu);
     if (const rtattr* details = find_attribute(first, bytes, IFLA_LINKINFO))
         if (const rtattr* kind = find_attribute(static_cast<const rtattr*>(RTA_DATA(details)),
                                                 static_cast<int>(RTA_PAYLOAD(details)), IFLA_INFO_KIND))
@@ -102,6 +111,19 @@ bool request_dump(int fd, std::uint16_t type, const Body& body) {
 }
 
 }  // namespace
+
+bool interface_wanted(const std::vector<std::string>& patterns, const LinkNews& link) {
+    for (const std::string& pattern : patterns) {
+        if (pattern == link.name) return true;
+        if (link.arphrd == ARPHRD_LOOPBACK) continue;
+        if (pattern == ALL_PHYSICAL) {
+            if (link.arphrd == ARPHRD_ETHER && link.kind.empty()) return true;
+        } else if (::fnmatch(pattern.c_str(), link.name.c_str(), 0) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
 
 std::expected<LinkWatcher, OsError> LinkWatcher::open() {
     auto fd = open_socket(RTMGRP_LINK);

@@ -5,6 +5,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <expected>
 #include <string>
@@ -17,10 +18,16 @@ namespace egresswatch::capture {
 struct LinkNews {
     std::uint32_t ifindex = 0;
     std::string name;
-    std::uint16_t arphrd = 0;  // ARPHRD_*: what the link header looks like
-    std::string kind;          // IFLA_INFO_KIND: "veth", "bridge", "tun"...; empty for hardware
+    std::uint16_t arphrd = 0;               // ARPHRD_*: what the link header looks like
+    std::string kind;                       // IFLA_INFO_KIND: "veth", "bridge", "tun"...; empty for hardware
+    std::array<std::uint8_t, 6> address{};  // Ethernet; all zero where there is none
+    std::uint32_t mtu = 0;
     bool gone = false;
 };
+
+// By name, by glob, or by "all-physical": Ethernet devices that no software driver made (no kind). Patterns
+// never match the loopback; its name does.
+[[nodiscard]] bool interface_wanted(const std::vector<std::string>& patterns, const LinkNews& link);
 
 class LinkWatcher {
 public:

@@ -20,9 +20,10 @@ class SiteCase(unittest.TestCase):
     """One monitored host per test; whatever happens, nothing of it may be left behind."""
     offload = True
     settings = ""
+    engine = "ebpf"
 
     def setUp(self):
-        self.site = Site("ewtest", offload=self.offload, settings=self.settings)
+        self.site = Site("ewtest", offload=self.offload, settings=self.settings, engine=self.engine)
         self.addCleanup(self.nothing_left)
         self.addCleanup(self.site.close)
         self.site.__enter__()

@@ -136,9 +136,11 @@ Counters = namedtuple("Counters", "interface hook classes")
 class Site(World):
     """World with egresswatchd and rsyslogd on the host."""
 
-    def __init__(self, name="ewtest", offload=True, keep=False, policy=SUPPORT / "policy.d", on_alert=None, settings=""):
+    def __init__(self, name="ewtest", offload=True, keep=False, policy=SUPPORT / "policy.d", on_alert=None, settings="",
+                 engine="ebpf"):
         super().__init__(name, offload, keep)
         self.policy_source, self.on_alert, self.settings = Path(policy), on_alert, settings
+        self.engine, self.interfaces = engine, "[eth0]"
         self.policy_dir = self.dir / "policy.d"
         self.socket = self.dir / "control.sock"
         self.alerts = None
@@ -162,8 +164,8 @@ class Site(World):
     def write_config(self):
         (self.dir / "egresswatch.yaml").write_text(f"""\
 site: dublin
-engine: ebpf
-interfaces: [eth0]
+engine: {self.engine}
+interfaces: {self.interfaces}
 policy_dir: {self.policy_dir}
 geo_file: {BUILD}/share/geo.ewgeo
 state_dir: {self.dir}/state
@@ -183,7 +185,8 @@ outputs:
                 raise WorldError(f"egresswatchd ended with {self.daemon.returncode}:\n{self.daemon_log()}")
             return self.socket.exists() and self.tool("status", "--json", check=False).returncode == 0
         wait_for("egresswatchd", 20, ready)
-        wait_for("the hook on eth0", 5, lambda: self.hook() is not None)
+        if "eth0" in self.interfaces:
+            wait_for("the hook on eth0", 5, lambda: self.hook() is not None)
 
     def daemon_log(self):
         path = self.dir / "egresswatchd.log"

@@ -95,7 +95,7 @@ TEST_CASE("every error is reported, in the order of the file", "[daemon][config]
         "coverage_interval: 2h\n"
         "journal: {size_max: 1 KiB}\n"
         "keep_hooks: true\n");
-    CHECK(text.find("egresswatch.yaml:1:9: error: \"dpkd\" is not ebpf") != std::string::npos);
+    CHECK(text.find("egresswatch.yaml:1:9: error: \"dpkd\" is not ebpf, pcap or dpdk") != std::string::npos);
     CHECK(text.find("egresswatch.yaml:2:21: error: 1000 is not a power of two") != std::string::npos);
     CHECK(text.find("help: write 512 or 1024") != std::string::npos);
     CHECK(text.find("egresswatch.yaml:3:13: error: \"policy.d\" is not an absolute path") !=
@@ -131,6 +131,33 @@ TEST_CASE("two outputs must not share a name, given or made from the destination
         "outputs:\n  - {type: syslog, transport: udp, address: 192.0.2.7, port: 514}\n"
         "  - {type: syslog, transport: udp, address: \"2001:db8::7\"}\n");
     CHECK(config.outputs[1].name == "udp-2001-db8--7-514");
+}
+
+TEST_CASE("the keys of the engines in user space", "[daemon][config]") {
+    const Config defaults = accepted("engine: pcap\n");
+    CHECK(defaults.engine == daemon::EngineKind::pcap);
+    CHECK(defaults.local_networks.empty());
+    CHECK(defaults.flow_memory_bytes == 256ULL << 20);
+    CHECK(defaults.idle_timeout == std::chrono::seconds(60));
+    CHECK(defaults.pcap.snap_length == 256);
+    const Config config = accepted(
+        "engine: pcap\n"
+        "local_networks: [10.0.0.0/8, \"2001:db8::/32\"]\n"
+        "flow_memory: 1 GiB\n"
+        "idle_timeout: 2m\n"
+        "pcap: {buffer: 1 MiB, snap_length: 128, promiscuous: false, filter: \"not port 22\"}\n");
+    REQUIRE(config.local_networks.size() == 2);
+    CHECK(config.local_networks[0] == Prefix::parse("10.0.0.0/8").value());
+    CHECK(config.flow_memory_bytes == 1ULL << 30);
+    CHECK(config.idle_timeout == std::chrono::seconds(120));
+    CHECK(config.pcap.buffer_bytes == 1ULL << 20);
+    CHECK(config.pcap.snap_length == 128);
+    CHECK_FALSE(config.pcap.promiscuous);
+    CHECK(config.pcap.filter == "not port 22");
+    const std::string text = complaints("local_networks: [10.0.0.1/8, eth0]\npcap: {snap_length: 20}\n");
+    CHECK(text.find("\"10.0.0.1/8\" is not a prefix") != std::string::npos);
+    CHECK(text.find("\"eth0\" is not a prefix") != std::string::npos);
+    CHECK(text.find("20 is out of range") != std::string::npos);
 }
 
 TEST_CASE("a value of the wrong shape is an error, not an exception", "[daemon][config]") {

@@ -185,3 +185,30 @@ TEST_CASE("packets in flight do not break the balance, a leak does", "[daemon][c
     out.seen.packets += 2 * Conservation::in_flight_packets_per_cpu + 1;
     CHECK(wire.period().balance_broken);
 }
+
+TEST_CASE("a period with drops or super-packets of the device is not compared, the next one is",
+          "[daemon][conservation]") {
+    Wire wire("");
+    (void)wire.period();
+    wire.send(100, 100, 50'000);
+    wire.drive(200, 900'000);
+    wire.status.uncertain += 100;
+    const auto uncertain = wire.period();
+    CHECK_FALSE(uncertain.compared);
+    CHECK_FALSE(uncertain.bypass_suspected);
+    wire.send(100, 100, 50'000);
+    wire.drive(200, 900'000);
+    const auto certain = wire.period();
+    CHECK(certain.compared);
+    CHECK(certain.bypass_suspected);
+}
+
+TEST_CASE("an engine that is not shown everything is never compared with the driver",
+          "[daemon][conservation]") {
+    Wire wire("veth");
+    wire.status.sees_all_sent = false;
+    for (int i = 0; i < 3; i++) {
+        wire.drive(1000, 1'000'000);
+        CHECK_FALSE(wire.period().compared);
+    }
+}

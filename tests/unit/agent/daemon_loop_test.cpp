@@ -481,6 +481,33 @@ TEST_CASE("a full flow table becomes one finding, and the totals go on", "[daemo
     CHECK(findings[0]["details"]["bytes"] == 6400);
 }
 
+TEST_CASE("packets lost before they were counted become one finding, and are in coverage and status",
+          "[daemon][loop]") {
+    Site site;
+    site.start();
+    capture::InterfaceStatus tap;
+    tap.name = "tap0";
+    tap.ifindex = 9;
+    tap.hooked = true;
+    tap.dropped = {.buffer = 40, .device = 2, .memory = 0};
+    site.script.totals.interfaces = {tap};
+    site.step_until([&] { return !site.journal("finding").empty(); });
+    site.script.totals.interfaces[0].dropped.buffer = 50;
+    for (int i = 0; i < 20; i++) site.daemon->step();
+    const auto findings = site.journal("finding");
+    REQUIRE(findings.size() == 1);
+    CHECK(findings[0]["rule"]["id"] == "egresswatch/capture-drops");
+    CHECK(findings[0]["value"] == 42);
+    CHECK(findings[0]["details"]["interfaces"]["tap0"] == 42);
+    const Json status = site.daemon->status();
+    CHECK(status["losses"]["capture_dropped_packets"] == 52);
+    CHECK(status["interfaces"][0]["dropped"]["device"] == 2);
+    site.daemon->stop();
+    const Json coverage = site.journal("coverage").back();
+    CHECK(coverage["losses"]["capture_dropped_packets"] == 52);
+    CHECK(coverage["interfaces"][0]["dropped"]["buffer"] == 50);
+}
+
 TEST_CASE("after a crash the totals go on and the time without evaluation is a gap", "[daemon][loop]") {
     Site site;
     site.config.coverage_interval = 0s;
