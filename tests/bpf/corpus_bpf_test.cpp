@@ -5,7 +5,6 @@
 // own, for both sides. What the kernel does not take at all (see bpf_test_run.h) is left out of both, and
 // counted. SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -15,10 +14,9 @@
 
 #include "capture/pcap/file_reader.h"
 #include "classifier/flow_table.h"
-#include "classifier/link_type.h"
 #include "tests/support/bpf_test_run.h"
 #include "tests/support/catch.h"
-#include "tests/support/test_region.h"
+#include "tests/support/corpus_frames.h"
 
 namespace {
 
@@ -26,59 +24,17 @@ using namespace egresswatch;
 using namespace egresswatch::test;
 namespace fs = std::filesystem;
 
-constexpr std::uint16_t ether_type_experimental = 0x88b5;  // IEEE 802 local experimental: nothing we walk
-constexpr std::uint16_t ether_type_ppp = 0x880b;
-constexpr std::uint32_t wire_bytes_max = 65536;
 constexpr std::size_t events_drain_every = 256;
 
 struct NullSink final : FlowSink {
     void on_flow_updates(std::span<const FlowUpdate>, Timestamp) noexcept override {}
 };
 
-struct EthernetFrame {
-    std::vector<std::uint8_t> bytes;
-    std::uint32_t wire_bytes = 0;
-};
-
-EthernetFrame as_ethernet(const capture::PacketRecord& record) {
-    const LinkPlace place = locate_link(record.link_type, record.bytes);
-    EthernetFrame frame;
-    if (place.start != LinkStart::ethernet) {
-        std::uint16_t type = ether_type_experimental;
-        const auto payload = record.bytes.subspan(place.offset);
-        if (place.start == LinkStart::ether_type) type = place.ether_type;
-        if (place.start == LinkStart::ppp) type = ether_type_ppp;
-        if (place.start == LinkStart::ip) type = !payload.empty() && payload[0] >> 4 == 6 ? 0x86dd : 0x0800;
-        frame.bytes.assign(14, 0x02);
-        frame.bytes[12] = static_cast<std::uint8_t>(type >> 8);
-        frame.bytes[13] = static_cast<std::uint8_t>(type);
-    }
-    const auto rest = record.bytes.subspan(place.offset);
-    frame.bytes.insert(frame.bytes.end(), rest.begin(), rest.end());
-    frame.wire_bytes =
-        std::min(static_cast<std::uint32_t>(frame.bytes.size() - record.bytes.size() + record.wire_bytes),
-                 wire_bytes_max);
-    frame.bytes.resize(
-        std::min({frame.bytes.size(), BpfTestRun::PACKET_BYTES_MAX, std::size_t{frame.wire_bytes}}));
-    return frame;
-}
-
-// Countries by first byte, so that captures of any addresses meet every kind.
-std::shared_ptr<const RegionTable> patchwork() {
-    constexpr std::array countries{"IE", "US", "CN", "DE", "SG", "NO"};
-    std::string lines;
-    for (std::size_t byte = 1; byte < 224; ++byte)
-        if (byte % 7 != 0)  // every seventh is in no record: unknown
-            lines += std::to_string(byte) + ".0.0.0/8 " + countries[byte % countries.size()] + "\n";
-    lines += "2001::/16 IE\n2400::/8 CN\n2600::/8 US\n2a00::/8 DE\n";
-    return make_region(lines);
-}
-
 // The kernel and user space side by side.
 class Both {
 public:
     explicit Both(std::uint32_t slots)
-        : region_(patchwork()),
+        : region_(patchwork_region()),
           directions_({.track_all = true}),
           table_({.slots_start = slots, .slots_max = slots, .track_all = true, .hash_seed = 42}) {
         auto opened = BpfTestRun::open({.flow_slots = slots, .track_all = true}, region_->block());
@@ -123,7 +79,8 @@ public:
 
 private:
     void packet(const capture::PacketRecord& record) {
-        const EthernetFrame frame = as_ethernet(record);
+        EthernetFrame frame = as_ethernet(record);
+        frame.bytes.resize(std::min(frame.bytes.size(), BpfTestRun::PACKET_BYTES_MAX));
         PacketInput input;
         input.bytes = frame.bytes;
         input.wire_bytes = frame.wire_bytes;
@@ -155,20 +112,11 @@ private:
     std::uint64_t refused_ = 0;
 };
 
-std::vector<fs::path> captures() {
-    std::vector<fs::path> paths;
-    for (const auto& entry :
-         fs::recursive_directory_iterator(fs::path(EGRESSWATCH_SOURCE_DIR) / "tests/corpus/captures"))
-        if (entry.is_regular_file()) paths.push_back(entry.path());
-    std::sort(paths.begin(), paths.end());
-    return paths;
-}
-
 }  // namespace
 
 TEST_CASE("kernel and user space make the same of every capture, byte for byte", "[bpf][corpus]") {
     Both both(65536);
-    for (const auto& path : captures()) {
+    for (const auto& path : corpus_captures(EGRESSWATCH_SOURCE_DIR)) {
         both.feed(path);
         INFO(path.filename().string());
         REQUIRE(both.equal());
@@ -181,7 +129,7 @@ TEST_CASE("kernel and user space make the same of every capture, byte for byte",
 TEST_CASE("kernel and user space lose the same packets of the same flows when the table is full",
           "[bpf][corpus]") {
     Both both(64);
-    for (const auto& path : captures()) {
+    for (const auto& path : corpus_captures(EGRESSWATCH_SOURCE_DIR)) {
         both.feed(path);
         INFO(path.filename().string());
         REQUIRE(both.equal());
