@@ -159,7 +159,8 @@ enum loss_reason {
                             // level
     LOSS_HEADERS_MAX,  // packets with more headers than WALK_STEPS_MAX; counted as malformed or at the last
                        // IP
-    LOSS_DIRECTION_GUESSED,  // packets between two ends of which neither is nearer to us: in or out is a guess
+    LOSS_DIRECTION_GUESSED,  // packets between two ends of which neither is nearer to us: in or out is a
+                             // guess
     LOSS_REASON_COUNT = 8
 };
 

@@ -1,8 +1,8 @@
 // tests/unit/capture/live_capture_test.cpp - the parts of live capture that need no interface.
 // SPDX-License-Identifier: Apache-2.0
-#include "capture/pcap/stamp_clock.h"
 #include "capture/pcap/live_engine.h"
 #include "capture/pcap/packet_direction.h"
+#include "capture/pcap/stamp_clock.h"
 #include "classifier/datapath/layout.h"
 #include "tests/support/catch.h"
 
