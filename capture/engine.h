@@ -71,6 +71,12 @@ struct TotalsSnapshot {
     std::uint64_t flow_slots = 0;
 };
 
+// What one kind of engine has to say of itself, for `egresswatch status`: words and running counters by name.
+struct EngineDetails {
+    std::map<std::string, std::string> words;
+    std::map<std::string, std::uint64_t> counters;
+};
+
 class Engine {
 public:
     virtual ~Engine() = default;
@@ -89,6 +95,7 @@ public:
     // effort.
     virtual void notify_at(const datapath::flow_key& key, std::uint64_t bytes_out) noexcept = 0;
     [[nodiscard]] virtual TotalsSnapshot totals() const = 0;
+    [[nodiscard]] virtual EngineDetails details() const { return {}; }
 };
 
 }  // namespace capture

@@ -168,6 +168,11 @@ Json Daemon::status() {
     out["losses"] = std::move(counters["losses"]);
     out["flows"] = {{"live", coverage.after.flows_live}, {"slots", coverage.after.flow_slots}};
 
+    const capture::EngineDetails details = engine_->details();
+    out["engine_details"] = Json::object();
+    for (const auto& [name, word] : details.words) out["engine_details"][name] = word;
+    for (const auto& [name, value] : details.counters) out["engine_details"][name] = value;
+
     out["policy"] = policy_status(*state_, config_, last_reload_);
     out["policy"]["broken"] = broken_status(broken_policy_);
     out["policy"]["reloads"] = {

@@ -372,6 +372,40 @@ TotalsSnapshot DpdkEngine::totals() const {
     return state_->read_totals();
 }
 
+EngineDetails DpdkEngine::details() const {
+    const DpdkStatus status = state_->read_status();
+    EngineDetails details;
+    details.words["spread"] = status.spread;
+    details.counters["flows_split"] = status.flows_split;
+    for (const DpdkPortStatus& port : status.ports) {
+        const std::string name = "port." + port.name + ".";
+        details.words[name + "driver"] = port.driver;
+        details.words[name + "spread"] = port.spread;
+        details.counters[name + "packets"] = port.packets;
+        if (port.missed_is_known)
+            details.counters[name + "missed"] = port.missed;
+        else
+            details.words[name + "missed"] = "not told by this driver";
+        details.counters[name + "errors"] = port.errors;
+        details.counters[name + "no_mbufs"] = port.no_mbufs;
+    }
+    for (std::size_t i = 0; i < status.cores.size(); ++i) {
+        const DpdkCoreStatus& core = status.cores[i];
+        const std::string name = "core." + std::to_string(i) + ".";
+        details.counters[name + "cpu"] = core.cpu;
+        details.counters[name + "packets"] = core.packets;
+        details.counters[name + "segmented"] = core.segmented;
+        details.counters[name + "cut"] = core.cut;
+        details.counters[name + "polls"] = core.polls;
+        details.counters[name + "polls_empty"] = core.polls_empty;
+        details.counters[name + "sleeps"] = core.sleeps;
+        details.counters[name + "updates"] = core.updates;
+        details.counters[name + "updates_delayed"] = core.updates_delayed;
+        details.counters[name + "flows_live"] = core.flows_live;
+    }
+    return details;
+}
+
 DpdkStatus DpdkEngine::status() const {
     return state_->read_status();
 }

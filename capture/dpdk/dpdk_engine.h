@@ -103,6 +103,8 @@ public:
     void notify_at(const datapath::flow_key& key, std::uint64_t bytes_out) noexcept override;
     // Each core's counters are of one instant, between two bursts.
     [[nodiscard]] TotalsSnapshot totals() const override;
+    // status(), by names: "spread", "port.NAME.missed", "core.0.packets", ...
+    [[nodiscard]] EngineDetails details() const override;
 
     [[nodiscard]] DpdkStatus status() const;
 
