@@ -23,6 +23,10 @@ using rules::Node;
 using std::chrono::seconds;
 
 constexpr std::string_view engine_words[] = {"ebpf", "pcap", "dpdk"};  // in the order of EngineKind
+constexpr std::string_view dpdk_idle_words[] = {"sleep",
+                                                "spin"};  // these in the order of the enumerators, too
+constexpr std::string_view dpdk_spread_words[] = {"auto", "queues"};
+constexpr std::string_view dpdk_time_words[] = {"clock", "device"};
 constexpr std::string_view track_words[] = {"outside", "all"};
 constexpr std::string_view log_words[] = {"debug", "info", "warn", "error"};
 constexpr std::string_view output_words[] = {"syslog"};
@@ -94,6 +98,59 @@ const ConfigKey<PcapSettings> pcap_keys[] = {
     {"promiscuous",
      [](ConfigReader& r, const Node& n, PcapSettings& c) { r.assign(r.boolean(n), c.promiscuous); }},
     {"filter", [](ConfigReader& r, const Node& n, PcapSettings& c) { r.assign(r.text(n), c.filter); }},
+};
+
+template <typename Number>
+void read_number(ConfigReader& reader, const Node& node, std::uint64_t min, std::uint64_t max, Number& out) {
+    if (const auto value = reader.integer(node, min, max)) out = static_cast<Number>(*value);
+}
+
+void read_texts(ConfigReader& reader, const Node& node, std::vector<std::string>& out) {
+    for (const Node* item : reader.list(node))
+        if (auto text = reader.text(*item)) out.push_back(std::move(*text));
+}
+
+void read_cores(ConfigReader& reader, const Node& node, std::vector<unsigned>& out) {
+    for (const Node* item : reader.list(node))
+        if (const auto cpu = reader.integer(*item, 0, 1023)) out.push_back(static_cast<unsigned>(*cpu));
+}
+
+using capture::DpdkConfig;
+
+const ConfigKey<DpdkConfig> dpdk_keys[] = {
+    {"eal_args", [](ConfigReader& r, const Node& n, DpdkConfig& c) { read_texts(r, n, c.eal_args); }},
+    {"ports", [](ConfigReader& r, const Node& n, DpdkConfig& c) { read_texts(r, n, c.ports); }},
+    {"queues", [](ConfigReader& r, const Node& n,
+                  DpdkConfig& c) { read_number(r, n, 1, DpdkConfig::queues_max, c.queues); }},
+    {"cores", [](ConfigReader& r, const Node& n, DpdkConfig& c) { read_cores(r, n, c.cores); }},
+    {"mbufs", [](ConfigReader& r, const Node& n, DpdkConfig& c) { read_number(r, n, 1, 1u << 22, c.mbufs); }},
+    {"descriptors",
+     [](ConfigReader& r, const Node& n, DpdkConfig& c) { read_number(r, n, 32, 32768, c.descriptors); }},
+    {"burst", [](ConfigReader& r, const Node& n,
+                 DpdkConfig& c) { read_number(r, n, 1, DpdkConfig::burst_max, c.burst); }},
+    {"mtu", [](ConfigReader& r, const Node& n, DpdkConfig& c) { read_number(r, n, 68, 16110, c.mtu); }},
+    {"promiscuous",
+     [](ConfigReader& r, const Node& n, DpdkConfig& c) { r.assign(r.boolean(n), c.promiscuous); }},
+    {"huge_pages",
+     [](ConfigReader& r, const Node& n, DpdkConfig& c) { r.assign(r.boolean(n), c.huge_pages); }},
+    {"memory",
+     [](ConfigReader& r, const Node& n, DpdkConfig& c) {
+         if (const auto bytes = r.size(n, 32 * mebi, 1024 * gibi))
+             c.memory_mb = static_cast<std::uint32_t>(*bytes / mebi);
+     }},
+    {"idle",
+     [](ConfigReader& r, const Node& n, DpdkConfig& c) {
+         if (const auto word = r.word(n, dpdk_idle_words)) c.idle = static_cast<capture::DpdkIdle>(*word);
+     }},
+    {"spread",
+     [](ConfigReader& r, const Node& n, DpdkConfig& c) {
+         if (const auto word = r.word(n, dpdk_spread_words))
+             c.spread = static_cast<capture::DpdkSpread>(*word);
+     }},
+    {"time",
+     [](ConfigReader& r, const Node& n, DpdkConfig& c) {
+         if (const auto word = r.word(n, dpdk_time_words)) c.time = static_cast<capture::DpdkTime>(*word);
+     }},
 };
 
 const ConfigKey<JournalSettings> journal_keys[] = {
@@ -240,6 +297,8 @@ const ConfigKey<Config> config_keys[] = {
                         Config& c) { r.assign(r.duration(n, seconds(1), seconds(86400)), c.idle_timeout); }},
     {"pcap", [](ConfigReader& r, const Node& n,
                 Config& c) { r.mapping<PcapSettings>(n, pcap_keys, "pcap", c.pcap); }},
+    {"dpdk",
+     [](ConfigReader& r, const Node& n, Config& c) { r.mapping<DpdkConfig>(n, dpdk_keys, "dpdk", c.dpdk); }},
     {"policy_dir", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.path(n), c.policy_dir); }},
     {"watch_policy",
      [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.boolean(n), c.watch_policy); }},
@@ -283,6 +342,7 @@ std::vector<std::string> config_key_names() {
     for (const auto& key : config_keys) names.emplace_back(key.name);
     for (const auto& key : flow_record_keys) names.push_back("flow_records." + std::string(key.name));
     for (const auto& key : pcap_keys) names.push_back("pcap." + std::string(key.name));
+    for (const auto& key : dpdk_keys) names.push_back("dpdk." + std::string(key.name));
     for (const auto& key : journal_keys) names.push_back("journal." + std::string(key.name));
     for (const auto& key : evidence_keys) names.push_back("evidence." + std::string(key.name));
     for (const auto& key : output_keys) names.push_back("outputs." + std::string(key.name));

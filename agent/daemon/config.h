@@ -14,6 +14,7 @@
 
 #include "agent/daemon/control_protocol.h"
 #include "agent/outputs/syslog_output.h"
+#include "capture/dpdk/dpdk_engine.h"
 #include "classifier/address.h"
 #include "rules/diagnostics.h"
 
@@ -59,6 +60,7 @@ struct Config {
     std::uint64_t flow_memory_bytes = 256ULL << 20;  // of all flow tables together
     std::chrono::seconds idle_timeout{60};
     PcapSettings pcap;
+    capture::DpdkConfig dpdk;  // without its table and log
     std::filesystem::path policy_dir = "/etc/egresswatch/policy.d";
     bool watch_policy = true;  // load it when it changes on disk, not on SIGHUP only
     std::string geo_file;      // empty: find_geo_file()

@@ -3,10 +3,12 @@
 #include "agent/daemon/engine_factory.h"
 
 #include <linux/capability.h>
+#include <spdlog/spdlog.h>
 #include <sys/random.h>
 
 #include <chrono>
 
+#include "agent/daemon/dpdk_module.h"
 #include "capture/ebpf/ebpf_engine.h"
 #include "capture/pcap/live_engine.h"
 
@@ -49,6 +51,22 @@ std::expected<MadeEngine, OsError> make_pcap(const Config& config) {
     return MadeEngine{std::move(*made), {}, {CAP_NET_RAW}};
 }
 
+void log_dpdk(capture::DpdkLogLevel level, std::string_view line) {
+    static constexpr spdlog::level::level_enum levels[] = {spdlog::level::debug, spdlog::level::info,
+                                                           spdlog::level::warn, spdlog::level::err};
+    spdlog::log(levels[static_cast<std::size_t>(level)], "dpdk: {}", line);
+}
+
+// CAP_NET_ADMIN: the promiscuous mode and the interface of a tap are taken back at the end.
+std::expected<MadeEngine, OsError> make_dpdk(const Config& config) {
+    capture::DpdkConfig engine = config.dpdk;
+    engine.table = flow_table_config(config, engine.queues);
+    engine.log = log_dpdk;
+    auto made = make_dpdk_engine(std::move(engine));
+    if (!made) return std::unexpected(made.error());
+    return MadeEngine{std::move(*made), {}, {CAP_NET_ADMIN}};
+}
+
 }  // namespace
 
 FlowTableConfig flow_table_config(const Config& config, std::size_t tables) {
@@ -74,7 +92,7 @@ std::expected<MadeEngine, OsError> make_engine(const Config& config) {
         case EngineKind::pcap:
             return make_pcap(config);
         case EngineKind::dpdk:
-            return std::unexpected(OsError{"make the engine", "dpdk", 0, "it is not in this build"});
+            return make_dpdk(config);
     }
     return std::unexpected(OsError{"make the engine", "", 0, "no such engine"});
 }

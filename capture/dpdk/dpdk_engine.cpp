@@ -254,10 +254,11 @@ TotalsSnapshot DpdkEngine::State::read_totals() {
         interface.ifindex = port->ifindex();
         interface.hooked = true;
         interface.hook = "dpdk";
+        interface.sees_all_sent =
+            false;  // it is a tap; the kernel's counters, where there are any, prove nothing
         const DpdkPortStatus counted = port->status();
         interface.dropped = {counted.missed, counted.errors,
                              counted.dropped - counted.missed - counted.errors};
-        interface.sees_all_sent = false;  // what the port sends, the host's counters do not know
         snapshot.interfaces.push_back(std::move(interface));
     }
     for (const auto& core : cores) {

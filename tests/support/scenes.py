@@ -4,6 +4,7 @@ namespace tests assert.
 SPDX-License-Identifier: Apache-2.0
 """
 import json
+import re
 import os
 import threading
 import time
@@ -141,6 +142,8 @@ class Site(World):
         super().__init__(name, offload, keep)
         self.policy_source, self.on_alert, self.settings = Path(policy), on_alert, settings
         self.engine, self.interfaces = engine, "[eth0]"
+        ports = re.findall(r"--vdev=(\w+)", settings)
+        self.seen_as = ports[0] if ports else "eth0"  # the name in status and records
         self.policy_dir = self.dir / "policy.d"
         self.socket = self.dir / "control.sock"
         self.alerts = None
@@ -186,7 +189,7 @@ outputs:
             return self.socket.exists() and self.tool("status", "--json", check=False).returncode == 0
         wait_for("egresswatchd", 20, ready)
         if "eth0" in self.interfaces:
-            wait_for("the hook on eth0", 5, lambda: self.hook() is not None)
+            wait_for("the hook on eth0", 5, lambda: self.hook(self.seen_as) is not None)
 
     def daemon_log(self):
         path = self.dir / "egresswatchd.log"
@@ -223,7 +226,7 @@ outputs:
             status = self.status()
             after = self.link_counters()
             if before == after:
-                hook = next(item for item in status["interfaces"] if item["name"] == "eth0")
+                hook = next(item for item in status["interfaces"] if item["name"] == self.seen_as)
                 return Counters(after, hook, status["classes"])
             if time.monotonic() > deadline:
                 raise WorldError("the link does not come to rest")

@@ -160,6 +160,39 @@ TEST_CASE("the keys of the engines in user space", "[daemon][config]") {
     CHECK(text.find("20 is out of range") != std::string::npos);
 }
 
+TEST_CASE("the keys of the engine dpdk", "[daemon][config]") {
+    const Config config = accepted(
+        "engine: dpdk\n"
+        "dpdk: {eal_args: [--no-pci, \"--vdev=net_null0\"], ports: net_null0, queues: 2, cores: [2, 3], "
+        "mbufs: 4095,\n"
+        "       descriptors: 512, burst: 64, mtu: 9000, promiscuous: false, huge_pages: false, memory: 1 "
+        "GiB,\n"
+        "       idle: spin, spread: queues, time: device}\n");
+    CHECK(config.engine == daemon::EngineKind::dpdk);
+    CHECK(config.dpdk.eal_args == std::vector<std::string>{"--no-pci", "--vdev=net_null0"});
+    CHECK(config.dpdk.ports == std::vector<std::string>{"net_null0"});
+    CHECK(config.dpdk.queues == 2);
+    CHECK(config.dpdk.cores == std::vector<unsigned>{2, 3});
+    CHECK(config.dpdk.mbufs == 4095);
+    CHECK(config.dpdk.descriptors == 512);
+    CHECK(config.dpdk.burst == 64);
+    CHECK(config.dpdk.mtu == 9000);
+    CHECK_FALSE(config.dpdk.promiscuous);
+    CHECK_FALSE(config.dpdk.huge_pages);
+    CHECK(config.dpdk.memory_mb == 1024);
+    CHECK(config.dpdk.idle == capture::DpdkIdle::spin);
+    CHECK(config.dpdk.spread == capture::DpdkSpread::queues);
+    CHECK(config.dpdk.time == capture::DpdkTime::device);
+    const Config defaults = accepted("engine: dpdk\n");
+    CHECK(defaults.dpdk.huge_pages);
+    CHECK(defaults.dpdk.idle == capture::DpdkIdle::sleep);
+    const std::string text = complaints("dpdk: {queues: 65, burst: 0, spread: rss, core: [1]}\n");
+    CHECK(text.find("65 is out of range") != std::string::npos);
+    CHECK(text.find("0 is out of range") != std::string::npos);
+    CHECK(text.find("\"rss\" is not auto or queues") != std::string::npos);
+    CHECK(text.find("cores") != std::string::npos);
+}
+
 TEST_CASE("a value of the wrong shape is an error, not an exception", "[daemon][config]") {
     for (const char* text : {"- a\n", "site: [a, b]\n", "journal: 7\n", "outputs: [7]\n", "interfaces: []\n",
                              "interfaces: {}\n", "site: {\n", "flow_records: []\n", "site: \"\"\n",
