@@ -107,7 +107,7 @@ bool FlowMerge::merge_split(unsigned core, FlowUpdate& update, Split& split) {
     if (split.live.empty()) return false;
     if (update.reason == UpdateReason::created || update.reason == UpdateReason::ended)
         update.reason = UpdateReason::active;
-    return update.delta != FlowCounters{};
+    return update.delta != FlowCounters{} || update.reason == UpdateReason::lasting;
 }
 
 void FlowMerge::for_parts(
