@@ -86,8 +86,8 @@ Outcome run(const std::string& path, FileEngineOptions options) {
     while (!(*engine)->finished()) (void)(*engine)->poll(std::chrono::milliseconds(50));
     (*engine)->stop();
     out.lines = std::move(sink.lines);
-    for (const auto& direction : (*engine)->totals().interfaces[0].totals.by_direction)
-        out.seen += direction.seen.packets;
+    const TotalsSnapshot totals = (*engine)->totals();
+    for (const auto& direction : totals.interfaces[0].totals.by_direction) out.seen += direction.seen.packets;
     out.packets = (*engine)->progress().packets;
     if ((*engine)->damage()) out.damage = (*engine)->damage()->to_string();
     return out;
