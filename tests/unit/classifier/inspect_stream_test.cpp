@@ -1,0 +1,223 @@
+// tests/unit/classifier/inspect_stream_test.cpp - TLS, HTTP, SSH, protocols; whole captures are in
+// tests/corpus. SPDX-License-Identifier: Apache-2.0
+#include <string>
+#include <vector>
+
+#include "classifier/inspect/flow_inspector.h"
+#include "tests/support/catch.h"
+
+namespace {
+
+using namespace egresswatch;
+using namespace egresswatch::inspect;
+using Octets = std::vector<std::uint8_t>;
+
+Octets octets(std::string_view text) {
+    return {text.begin(), text.end()};
+}
+void put16(Octets& out, std::size_t value) {
+    out.push_back(static_cast<std::uint8_t>(value >> 8));
+    out.push_back(static_cast<std::uint8_t>(value));
+}
+void put_extension(Octets& out, unsigned type, const Octets& data) {
+    put16(out, type);
+    put16(out, data.size());
+    out.insert(out.end(), data.begin(), data.end());
+}
+Octets vector16_of(const std::vector<unsigned>& values) {
+    Octets out;
+    put16(out, values.size() * 2);
+    for (const unsigned value : values) put16(out, value);
+    return out;
+}
+
+// The client that FoxIO's description of JA4 takes for its example ("JA4_r" there), GREASE added.
+Octets example_hello(std::string_view name) {
+    Octets body = {3, 3};
+    body.resize(2 + 32);
+    body.push_back(0);
+    const Octets ciphers = vector16_of({0x4a4a, 0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f, 0xc02c, 0xc030,
+                                        0xcca9, 0xcca8, 0xc013, 0xc014, 0x009c, 0x009d, 0x002f, 0x0035});
+    body.insert(body.end(), ciphers.begin(), ciphers.end());
+    body.push_back(1);
+    body.push_back(0);
+    Octets extensions;
+    put_extension(extensions, 0x1a1a, {});
+    Octets server_name;
+    put16(server_name, name.size() + 3);
+    server_name.push_back(0);
+    put16(server_name, name.size());
+    server_name.insert(server_name.end(), name.begin(), name.end());
+    put_extension(extensions, extension_server_name, server_name);
+    put_extension(extensions, extension_alpn, octets(std::string_view("\0\x0c\2h2\x8http/1.1", 14)));
+    put_extension(extensions, extension_supported_versions, {6, 0x2a, 0x2a, 3, 4, 3, 3});
+    put_extension(extensions, extension_signature_algorithms,
+                  vector16_of({0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601}));
+    for (const unsigned type :
+         {0x0005, 0x000a, 0x000b, 0x0012, 0x0015, 0x0017, 0x001b, 0x0023, 0x002d, 0x0033, 0x4469, 0xff01})
+        put_extension(extensions, type, {});
+    put16(body, extensions.size());
+    body.insert(body.end(), extensions.begin(), extensions.end());
+    return body;
+}
+
+// The message in records of at most `part` bytes.
+Octets records_of(const Octets& body, std::size_t part) {
+    Octets message = {1, 0};
+    put16(message, body.size());
+    message.insert(message.end(), body.begin(), body.end());
+    Octets out;
+    for (std::size_t at = 0; at < message.size(); at += part) {
+        const std::size_t length = std::min(part, message.size() - at);
+        out.insert(out.end(), {22, 3, 1});
+        put16(out, length);
+        out.insert(out.end(), message.begin() + static_cast<std::ptrdiff_t>(at),
+                   message.begin() + static_cast<std::ptrdiff_t>(at + length));
+    }
+    return out;
+}
+
+PayloadPacket segment(datapath::direction direction, std::uint32_t sequence, ByteSpan payload,
+                      bool syn = false) {
+    PayloadPacket packet;
+    packet.direction = direction;
+    packet.l4_proto = 6;
+    packet.tcp_flags = syn ? datapath::TCP_SYN : datapath::TCP_ACK;
+    packet.tcp_sequence = sequence;
+    packet.source_port = direction == datapath::DIRECTION_OUT ? 50000 : 443;
+    packet.destination_port = direction == datapath::DIRECTION_OUT ? 443 : 50000;
+    packet.payload = payload;
+    return packet;
+}
+
+}  // namespace
+
+TEST_CASE("JA4 of the published example", "[inspect][tls]") {
+    const Octets body = example_hello("www.example.org");
+    const auto hello = parse_client_hello(body);
+    REQUIRE(hello);
+    CHECK(hello->server_name == "www.example.org");
+    CHECK(hello->version_max == 0x0304);
+    const Ja4 ja4 = ja4_of(*hello, HelloTransport::tcp);
+    CHECK(std::string_view(ja4.data(), ja4.size()) == "t13d1516h2_8daaf6152771_e5627efa2ab1");
+}
+
+TEST_CASE("HASSH is MD5 over the lists with semicolons", "[inspect][ssh]") {
+    const Hassh hassh = hassh_of("a", "b", "c", "d");  // printf 'a;b;c;d' | md5sum
+    CHECK(std::string_view(hassh.data(), hassh.size()) == "845425be4f77f4097e014a6591497010");
+}
+
+TEST_CASE("a ClientHello over records and segments in any order gives its name", "[inspect][tls]") {
+    const Octets stream = records_of(example_hello("upload.example.com"), 100);
+    QuicDecryptor decryptor;
+    for (const std::size_t part : {std::size_t{1}, std::size_t{7}, std::size_t{64}, stream.size()}) {
+        if (part == 1) continue;  // more segments than an inspector looks at: see the next test
+        FlowInspector inspector;
+        (void)inspector.add(segment(datapath::DIRECTION_OUT, 0xfffffff0u, {}, true), decryptor);
+        std::vector<std::size_t> starts;
+        for (std::size_t at = 0; at < stream.size(); at += part) starts.push_back(at);
+        if (starts.size() >= FlowInspector::packets_max) continue;
+        for (auto at = starts.rbegin(); at != starts.rend(); ++at)
+            (void)inspector.add(
+                segment(datapath::DIRECTION_OUT, static_cast<std::uint32_t>(0xfffffff1u + *at),
+                        ByteSpan(stream).subspan(*at, std::min(part, stream.size() - *at))),
+                decryptor);
+        CHECK(inspector.facts().protocol == Protocol::tls);
+        CHECK(inspector.facts().name.view() == "upload.example.com");
+        CHECK(inspector.facts().alpn.view() == "h2");
+    }
+}
+
+TEST_CASE("an inspector stops after its last packet", "[inspect]") {
+    QuicDecryptor decryptor;
+    FlowInspector inspector;
+    const Octets byte = {'x'};
+    for (unsigned i = 0; i < FlowInspector::packets_max; ++i) {
+        CHECK_FALSE(inspector.done());
+        (void)inspector.add(segment(datapath::DIRECTION_OUT, 1 + i, byte), decryptor);
+    }
+    CHECK(inspector.done());
+    CHECK(inspector.facts().protocol == Protocol::unknown);
+}
+
+TEST_CASE("pieces are put together in any order, up to the limits", "[inspect]") {
+    Assembler assembler;
+    CHECK(assembler.add(4, octets("efgh")));
+    CHECK(assembler.prefix().empty());
+    CHECK(assembler.add(0, octets("abcd")));
+    CHECK(text_of(assembler.prefix()) == "abcdefgh");
+    CHECK(assembler.add(2, octets("CD")));
+    CHECK(text_of(assembler.prefix()) == "abCDefgh");
+    CHECK_FALSE(assembler.add(Assembler::bytes_max - 1, octets("xy")));
+    assembler.clear();
+    for (std::size_t i = 0; i < Assembler::pieces_max; ++i) CHECK(assembler.add(1 + 2 * i, octets("z")));
+    CHECK_FALSE(assembler.add(1 + 2 * Assembler::pieces_max, octets("z")));
+    CHECK(assembler.add(2, octets("z")));  // joins two: room again
+    CHECK(assembler.add(1 + 2 * Assembler::pieces_max, octets("z")));
+}
+
+TEST_CASE("the host of an HTTP request", "[inspect][http]") {
+    const auto host_of = [](std::string_view text) {
+        HttpRequest request;
+        const Verdict verdict = parse_http_request(bytes_of(text), request);
+        return std::pair(verdict, std::string(request.host) + ":" + std::to_string(request.port));
+    };
+    using Answer = std::pair<Verdict, std::string>;
+    CHECK(host_of("GET / HTTP/1.1\r\nhOsT:  Example.org:8080 \r\n\r\n") ==
+          Answer(Verdict::match, "Example.org:8080"));
+    CHECK(host_of("CONNECT example.org:443 HTTP/1.1\r\nHost: other\r\n\r\n") ==
+          Answer(Verdict::match, "example.org:443"));
+    CHECK(host_of("GET http://u@example.org/x HTTP/1.1\r\nHost: other\r\n\r\n") ==
+          Answer(Verdict::match, "example.org:0"));
+    CHECK(host_of("GET / HTTP/1.1\r\nHost: [2001:db8::1]:80\r\n\r\n") ==
+          Answer(Verdict::match, "2001:db8::1:80"));
+    CHECK(host_of("GET / HTTP/1.1\r\nHost: a\r\n").first == Verdict::incomplete);
+    CHECK(host_of("GE").first == Verdict::incomplete);
+    CHECK(host_of("GET / SIP/2.0\r\n\r\n").first == Verdict::other);
+    CHECK(host_of("GETX / HTTP/1.1\r\n\r\n").first == Verdict::other);
+}
+
+TEST_CASE("an SSH side's banner stands before its algorithms do", "[inspect][ssh]") {
+    SshHello hello;
+    CHECK(parse_ssh(bytes_of("notice\r\nSSH-2.0-Test_1 x\r\n"), hello) == Verdict::incomplete);
+    CHECK(hello.banner == "SSH-2.0-Test_1 x");
+    CHECK(parse_ssh(bytes_of("SSH"), hello) == Verdict::incomplete);
+    CHECK(parse_ssh(bytes_of("HELO\x01\r\nSSH-2.0-x\r\n"), hello) == Verdict::other);
+}
+
+TEST_CASE("protocols by their first bytes, and their nearest neighbours", "[inspect][protocol]") {
+    const auto tcp = [](std::string_view client, std::string_view server) {
+        return recognise_tcp(bytes_of(client), bytes_of(server), {50000, 9999}).protocol;
+    };
+    const auto udp = [](const Octets& bytes, std::uint16_t port) {
+        return recognise_udp(bytes, {50000, port}).protocol;
+    };
+    CHECK(tcp("EHLO a\r\n", "220 mail\r\n") == Protocol::smtp);
+    CHECK(tcp("USER a\r\n", "220 files\r\n") == Protocol::ftp);
+    CHECK(tcp("USER a\r\n", "+OK\r\n") == Protocol::unknown);
+    CHECK(tcp("\x13"
+              "BitTorrent protocol",
+              "") == Protocol::bittorrent);
+    CHECK(tcp("", "HTTP/1.1 200 OK\r\n") == Protocol::http);
+    Octets wireguard(148);
+    wireguard[0] = 1;
+    CHECK(udp(wireguard, 51820) == Protocol::wireguard);
+    wireguard.push_back(0);
+    CHECK(udp(wireguard, 51820) == Protocol::unknown);
+    Octets ike(28);
+    ike[0] = 1;
+    ike[17] = 0x20;
+    ike[18] = 34;
+    ike[27] = 28;
+    CHECK(udp(ike, 500) == Protocol::ipsec);
+    CHECK(udp(ike, 501) == Protocol::unknown);
+    CHECK(recognise_ip(50) == Protocol::ipsec);
+    CHECK(recognise_ip(47) == Protocol::unknown);
+}
+
+TEST_CASE("a name that no language makes looks like Tor's", "[inspect][protocol]") {
+    CHECK(looks_like_tor("www.kq3bvxmfnd7pl.com", ""));
+    CHECK_FALSE(looks_like_tor("www.kq3bvxmfnd7pl.com", "h2"));
+    CHECK_FALSE(looks_like_tor("www.facebook.com", ""));
+    CHECK_FALSE(looks_like_tor("kq3bvxmfnd7pl.com", ""));
+}
