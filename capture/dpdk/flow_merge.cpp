@@ -105,9 +105,12 @@ bool FlowMerge::merge_split(unsigned core, FlowUpdate& update, Split& split) {
     update.tcp_flags_out = sum.tcp_flags_out;
     update.tcp_flags_in = sum.tcp_flags_in;
     if (split.live.empty()) return false;
+    // An active update with a zero delta says that the flow still lasts; another reason without one says
+    // nothing of the whole flow.
+    if (update.delta == FlowCounters{} && update.reason != UpdateReason::active) return false;
     if (update.reason == UpdateReason::created || update.reason == UpdateReason::ended)
         update.reason = UpdateReason::active;
-    return update.delta != FlowCounters{} || update.reason == UpdateReason::lasting;
+    return true;
 }
 
 void FlowMerge::for_parts(
