@@ -102,13 +102,13 @@ private:
         bytes_[frame.offset] &= 0xfe;
         frames_.push_back(frame);
     }
-    // BPF_PROG_TEST_RUN refuses half an IP header, the network stack half a VLAN tag.
+    // BPF_PROG_TEST_RUN refuses half an IP header, the network stack a VLAN tag without two bytes behind it.
     static std::size_t least_bytes(std::span<const std::uint8_t> bytes) {
         if (bytes.size() < 14) return 14;
         const unsigned type = static_cast<unsigned>(bytes[12]) << 8 | bytes[13];
         if (type == 0x0800) return 34;
         if (type == 0x86dd) return 54;
-        return type == 0x8100 || type == 0x88a8 ? 18 : 14;
+        return type == 0x8100 || type == 0x88a8 ? 20 : 14;
     }
 
     std::vector<std::uint8_t> bytes_;
