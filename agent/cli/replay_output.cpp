@@ -172,13 +172,13 @@ std::string finding_csv_head() {
 
 void append_finding_csv(std::string& out, const rules::Finding& finding) {
     const FlowUpdate& flow = finding.flow;
-    fmt::format_to(
-        std::back_inserter(out), "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
-        records::format_time(finding.time), rules::level_name(finding.level), csv_text(finding.rule_id),
-        finding.rule_revision, csv_text(finding.title), country_name(finding.info), flow.local().to_string(),
-        flow.local_port(), flow.remote().to_string(), flow.remote_port(), flow.key.l4_proto,
-        records::initiator_name(flow.initiator), rules::measure_name(finding.measure), finding.value,
-        finding.threshold, finding.window.count(), finding.decision.allowed ? "allowed" : "not_allowed");
+    fmt::format_to(std::back_inserter(out), "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
+                   records::format_time(finding.time), rules::level_name(finding.level),
+                   csv_text(finding.rule_id), finding.rule_revision, csv_text(finding.title),
+                   country_name(finding.info), flow.local().to_string(), flow.local_port(),
+                   flow.remote().to_string(), flow.remote_port(), flow.key.l4_proto,
+                   records::initiator_name(flow.initiator), finding.measure, finding.value, finding.threshold,
+                   finding.window.count(), finding.decision.allowed ? "allowed" : "not_allowed");
 }
 
 void ReplayCounts::add_flow(std::uint16_t class_id) {

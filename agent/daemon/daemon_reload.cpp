@@ -114,6 +114,7 @@ void Daemon::finish_build() {
     } else if (!*result) {
         reloads_.unchanged++;
     } else if ((*result)->table == state_->table) {  // made of the same things: the kernel has it
+        install_ms_ = 0;
         take_into_force(std::move(**result));
     } else if (auto installed = engine_->install_region(*(*result)->table); !installed) {
         const std::string line = installed.error().to_string();
