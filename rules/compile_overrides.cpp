@@ -62,7 +62,7 @@ void PolicyBuilder::read_override(const Fields& fields) {
         problems_.error(fields.where(), fields.node(), "missing-key", "this override does not say of what",
                         "add `rule:`, `allow:` or `list:` with the id of the entry");
     if (!fields.has("append") && !fields.has("replace") && !fields.has("disable"))
-        problems_.error(fields.where(), fields.node(), "missing-key", "this override changes nothing",
+        problems_.error(fields.where(), fields.node(), "empty-override", "this override changes nothing",
                         "add `append:`, `replace:` or `disable: true`");
     if (target == nullptr || fields.scalars(target->key).empty()) return;
     Override out;
