@@ -59,7 +59,8 @@ void PolicyBuilder::read_override(const Fields& fields) {
     const bool misspelt =
         std::ranges::any_of(targets, [&](const Target& t) { return fields.misspelt(t.key); });
     if (target == nullptr && !misspelt)
-        problems_.error(fields.where(), fields.node(), "override-target", "this override does not say of what",
+        problems_.error(fields.where(), fields.node(), "override-target",
+                        "this override does not say of what",
                         "add `rule:`, `allow:` or `list:` with the id of the entry");
     if (!fields.has("append") && !fields.has("replace") && !fields.has("disable"))
         problems_.error(fields.where(), fields.node(), "empty-override", "this override changes nothing",

@@ -64,14 +64,14 @@ void PolicyBuilder::read_kind(const Fields& fields, Rule& rule) {
     }
     if (found == nullptr) {
         if (!misspelt)
-            problems_.error(fields.where(), fields.node(), "missing-key",
+            problems_.error(fields.where(), fields.node(), "no-kind",
                             "this rule does not say what it looks for",
                             "add `window:`, or one of " + kinds_text());
         return;
     }
     rule.kind = found->kind;
     if (rule.kind != RuleKind::sequence && !fields.has("when") && !fields.misspelt("when"))
-        problems_.error(fields.where(), fields.node(), "missing-key", "this rule has no `when`",
+        problems_.error(fields.where(), fields.node(), "no-when", "this rule has no `when`",
                         "add `when:`. Which flows it counts.");
     if (rule.kind == RuleKind::sequence && fields.has("when"))
         problems_.error(fields.where(), fields.key_node("when"), "when-of-sequence",
@@ -138,7 +138,7 @@ void PolicyBuilder::read_window(const Fields& fields, Rule& rule) {
                         "a window adds up or counts values, not both", "make two rules of them");
     else if (!fields.has("sum") && !fields.has("distinct") && !fields.misspelt("sum") &&
              !fields.misspelt("distinct"))
-        problems_.error(fields.where(), fields.node(), "missing-key", "this window has no `sum`",
+        problems_.error(fields.where(), fields.node(), "no-measure", "this window has no `sum`",
                         "add `sum:`, or `distinct:` with the field whose values it counts");
     if (fields.has("distinct")) return read_distinct(fields, rule);
     rule.measure = measure_of(fields.text("sum"));

@@ -132,7 +132,9 @@ TEST_CASE("a finding leaves within milliseconds of its append", "[outputs]") {
     std::sort(milliseconds.begin(), milliseconds.end());
     WARN("append to datagram, durable ones included: median " << milliseconds[10] << " ms, worst "
                                                               << milliseconds[20] << " ms");
-    CHECK(milliseconds[10] < 50);
+    // Not a measurement (the latency test is): it must not wait for the group commit, which comes within a
+    // second.
+    CHECK(milliseconds[10] < 500);
 }
 
 TEST_CASE("level and kind choose what a destination gets", "[outputs]") {
