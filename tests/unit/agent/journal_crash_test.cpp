@@ -281,10 +281,11 @@ TEST_CASE("a file that may not grow: the append says so, a gap record follows wh
 
 TEST_CASE("a full disk: refused, counted, and whole again when space returns", "[journal][crash][root]") {
     const TempDir dir;
-    if (::mount("tmpfs", dir.path().c_str(), "tmpfs", 0, "size=256k") != 0) {
-        WARN("skipped: cannot mount a small tmpfs here (needs root)");
+    if (::geteuid() != 0) {
+        WARN("not run: mounting a small tmpfs needs root");
         return;
     }
+    REQUIRE(::mount("tmpfs", dir.path().c_str(), "tmpfs", 0, "size=256k") == 0);
     struct Unmount {
         const fs::path& path;
         ~Unmount() { ::umount2(path.c_str(), MNT_DETACH); }
