@@ -29,10 +29,11 @@ constexpr std::string_view dpdk_spread_words[] = {"auto", "queues"};
 constexpr std::string_view dpdk_time_words[] = {"clock", "device"};
 constexpr std::string_view track_words[] = {"outside", "all"};
 constexpr std::string_view log_words[] = {"debug", "info", "warn", "error"};
-constexpr std::string_view output_words[] = {"syslog"};
-constexpr std::string_view transport_words[] = {"unix", "udp", "tcp"};
+constexpr std::string_view output_words[] = {"syslog", "file", "stdout", "http"};
+constexpr std::string_view transport_words[] = {"unix", "udp", "tcp", "tls", "relp"};
 constexpr std::string_view framing_words[] = {"octet", "lf"};
-constexpr std::string_view body_words[] = {"ecs", "text"};
+constexpr std::string_view body_words[] = {"ecs", "text", "cef", "leef", "ocsf"};
+constexpr std::string_view bulk_words[] = {"lines", "array"};
 constexpr std::string_view level_words[] = {"low", "medium", "high", "critical"};
 
 constexpr std::uint64_t kibi = 1024, mebi = kibi * 1024, gibi = mebi * 1024;
@@ -178,35 +179,89 @@ const ConfigKey<EvidenceSettings> evidence_keys[] = {
      }},
 };
 
-const ConfigKey<outputs::SyslogConfig> output_keys[] = {
-    {"name", [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) { r.assign(r.text(n), c.name); }},
+const ConfigKey<outputs::TlsConfig> tls_keys[] = {
+    {"ca_file",
+     [](ConfigReader& r, const Node& n, outputs::TlsConfig& c) { r.assign(r.path(n), c.ca_file); }},
+    {"server_name",
+     [](ConfigReader& r, const Node& n, outputs::TlsConfig& c) { r.assign(r.text(n), c.server_name); }},
+    {"fingerprints",
+     [](ConfigReader& r, const Node& n, outputs::TlsConfig& c) {
+         for (const Node* item : r.list(n))
+             if (const auto text = r.text(*item)) c.fingerprints.push_back(*text);
+     }},
+    {"certificate_file",
+     [](ConfigReader& r, const Node& n, outputs::TlsConfig& c) { r.assign(r.path(n), c.certificate_file); }},
+    {"key_file",
+     [](ConfigReader& r, const Node& n, outputs::TlsConfig& c) { r.assign(r.path(n), c.key_file); }},
+};
+
+const ConfigKey<outputs::RateLimitConfig> rate_limit_keys[] = {
+    {"per_second",
+     [](ConfigReader& r, const Node& n, outputs::RateLimitConfig& c) {
+         if (const auto value = r.integer(n, 1, 1'000'000)) c.per_second = static_cast<std::uint32_t>(*value);
+     }},
+    {"burst",
+     [](ConfigReader& r, const Node& n, outputs::RateLimitConfig& c) {
+         if (const auto value = r.integer(n, 1, 10'000'000)) c.burst = static_cast<std::uint32_t>(*value);
+     }},
+};
+
+const ConfigKey<outputs::OutputConfig> output_keys[] = {
+    {"name", [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) { r.assign(r.text(n), c.name); }},
     {"type", [](ConfigReader& r, const Node& n,
-                outputs::SyslogConfig&) { [[maybe_unused]] const auto only_one = r.word(n, output_words); }},
+                outputs::OutputConfig&) { [[maybe_unused]] const auto only_one = r.word(n, output_words); }},
     {"transport",
-     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) {
          if (const auto word = r.word(n, transport_words))
-             c.transport = static_cast<outputs::Transport>(*word);
+             c.transport = static_cast<outputs::TransportKind>(*word);
      }},
     {"address",
-     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) { r.assign(r.text(n), c.address); }},
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) { r.assign(r.text(n), c.address); }},
     {"port",
-     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) {
          if (const auto port = r.integer(n, 1, 65535)) c.port = static_cast<std::uint16_t>(*port);
      }},
     {"framing",
-     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) {
          if (const auto word = r.word(n, framing_words)) c.framing = static_cast<outputs::Framing>(*word);
      }},
+    {"path",
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) { r.assign(r.path(n), c.address); }},
+    {"url", [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) { r.assign(r.text(n), c.address); }},
+    {"header_file",
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) { r.assign(r.path(n), c.header_file); }},
+    {"batch_records",
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) {
+         r.assign(r.integer(n, 1, outputs::batch_records_limit), c.batch_records);
+     }},
+    {"bulk",
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) {
+         if (const auto word = r.word(n, bulk_words)) c.bulk = static_cast<outputs::Bulk>(*word);
+     }},
+    {"rate_limit",
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) {
+         r.mapping<outputs::RateLimitConfig>(n, rate_limit_keys, "rate_limit", c.rate_limit);
+         if (c.rate_limit.per_second == 0)
+             r.error(n, "config/missing", "the rate limit has no per_second", "add per_second: 100, or so");
+     }},
+    {"timestamp_digits",
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) {
+         if (const auto digits = r.integer(n, 0, 9)) c.time_digits = static_cast<unsigned>(*digits);
+     }},
+    {"tls",
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) {
+         r.mapping<outputs::TlsConfig>(n, tls_keys, "tls", c.tls.emplace());
+     }},
     {"body",
-     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) {
          if (const auto word = r.word(n, body_words)) c.body = static_cast<records::BodyKind>(*word);
      }},
     {"max_bytes",
-     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) {
          r.assign(r.integer(n, outputs::message_bytes_min, outputs::message_bytes_limit), c.max_bytes);
      }},
     {"facility",
-     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) {
          const auto name = r.text(n);
          if (!name) return;
          if (const auto facility = outputs::parse_facility(*name))
@@ -216,44 +271,88 @@ const ConfigKey<outputs::SyslogConfig> output_keys[] = {
                      "write one of kern, user, daemon, auth, authpriv, syslog, local0 to local7");
      }},
     {"level_min",
-     [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) {
+     [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) {
          if (const auto word = r.word(n, level_words))
              c.level_min = *records::parse_level(level_words[*word]);
      }},
     {"test_findings", [](ConfigReader& r, const Node& n,
-                         outputs::SyslogConfig& c) { r.assign(r.boolean(n), c.test_findings); }},
-    {"kinds", [](ConfigReader& r, const Node& n, outputs::SyslogConfig& c) { read_kinds(r, n, c.kinds); }},
+                         outputs::OutputConfig& c) { r.assign(r.boolean(n), c.test_findings); }},
+    {"kinds", [](ConfigReader& r, const Node& n, outputs::OutputConfig& c) { read_kinds(r, n, c.kinds); }},
 };
-static_assert(static_cast<int>(outputs::Transport::tcp) == 2 && static_cast<int>(outputs::Framing::lf) == 1 &&
-                  static_cast<int>(records::BodyKind::text) == 1,
+static_assert(static_cast<int>(outputs::TransportKind::relp) == 4 &&
+                  static_cast<int>(outputs::Framing::lf) == 1 &&
+                  static_cast<int>(records::BodyKind::ocsf) == 4,
               "the words above are in the order of the enumerators");
 
 // "udp-192.0.2.7-514": names the cursor, so it must not depend on the place in the list.
-std::string default_name(const outputs::SyslogConfig& output) {
-    std::string name(transport_words[static_cast<std::size_t>(output.transport)]);
-    name += "-" + output.address;
-    if (output.transport != outputs::Transport::unix_datagram) name += "-" + std::to_string(output.port);
+std::string default_name(const outputs::OutputConfig& output) {
+    std::string name(outputs::transport_name(output.transport));
+    if (output.transport != outputs::TransportKind::standard_output) name += "-" + output.address;
+    if (output.transport != outputs::TransportKind::unix_datagram && outputs::is_syslog(output.transport))
+        name += "-" + std::to_string(output.port);
     for (char& c : name)
         if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '.' && c != '-' && c != '_') c = '-';
     return name;
 }
 
-void read_output(ConfigReader& reader, const Node& node, std::vector<outputs::SyslogConfig>& outputs) {
+// The type decides what else an output must have, and which keys of the others make no sense.
+void check_type(ConfigReader& reader, const Node& node, outputs::OutputConfig& output) {
+    struct Type {
+        std::string_view name;
+        std::string_view needs;  // the key that says where to
+        std::string_view help;
+        std::vector<std::string_view> foreign;
+    };
+    static const Type types[] = {{"syslog",
+                                  "address",
+                                  "add address: and the receiver's IP address or name",
+                                  {"path", "url", "header_file", "batch_records", "bulk"}},
+                                 {"file",
+                                  "path",
+                                  "add path: and where the lines go",
+                                  {"transport", "address", "port", "framing", "facility", "url", "tls",
+                                   "header_file", "batch_records", "bulk"}},
+                                 {"stdout",
+                                  "",
+                                  "",
+                                  {"transport", "address", "port", "framing", "facility", "path", "url",
+                                   "tls", "header_file", "batch_records", "bulk"}},
+                                 {"http",
+                                  "url",
+                                  "add url: https://...",
+                                  {"transport", "address", "port", "framing", "facility", "path"}}};
+    const Node* named = reader.find(node, "type");
+    if (named == nullptr) {
+        reader.error(node, "config/missing", "the output has no type", "add type: syslog");
+        named = &node;
+    }
+    const auto* type = std::ranges::find(types, std::string_view(named->text), &Type::name);
+    if (type == std::end(types)) type = types;
+    if (type->name == "file") output.transport = outputs::TransportKind::file;
+    if (type->name == "stdout") output.transport = outputs::TransportKind::standard_output;
+    if (type->name == "http") output.transport = outputs::TransportKind::http;
+    for (const auto foreign : type->foreign)
+        if (const Node* value = reader.find(node, foreign); value != nullptr)
+            reader.error(*value, "config/foreign-key",
+                         "an output of type " + std::string(type->name) + " has no " + std::string(foreign),
+                         "remove it");
+    if (!type->needs.empty() && reader.find(node, type->needs) == nullptr &&
+        output.transport != outputs::TransportKind::unix_datagram)
+        reader.error(node, "config/missing", "the output has no " + std::string(type->needs),
+                     std::string(type->help));
+}
+
+void read_output(ConfigReader& reader, const Node& node, std::vector<outputs::OutputConfig>& outputs) {
     if (node.kind != Node::Kind::mapping) {
         reader.error(node, "config/type", "an output is a mapping with type, transport and address",
                      "write - {type: syslog, transport: udp, address: 192.0.2.7}");
         return;
     }
-    outputs::SyslogConfig output;
+    outputs::OutputConfig output;
     const std::size_t before = reader.error_count();
     const auto context = reader.enter("outputs[" + std::to_string(outputs.size()) + "]", node);
-    reader.mapping<outputs::SyslogConfig>(node, output_keys, "output", output);
-    const Node* type = reader.find(node, "type");
-    const Node* address = reader.find(node, "address");
-    if (type == nullptr) reader.error(node, "config/missing", "the output has no type", "add type: syslog");
-    if (address == nullptr && output.transport != outputs::Transport::unix_datagram)
-        reader.error(node, "config/missing", "the output has no address",
-                     "add address: and the receiver's IP address or name");
+    reader.mapping<outputs::OutputConfig>(node, output_keys, "output", output);
+    check_type(reader, node, output);
     if (output.name.empty()) output.name = default_name(output);
     for (const auto& other : outputs)
         if (other.name == output.name)
@@ -264,6 +363,21 @@ void read_output(ConfigReader& reader, const Node& node, std::vector<outputs::Sy
         for (const auto& problem : outputs::check(output)) reader.error(node, "config/output", problem, "");
     outputs.push_back(std::move(output));
 }
+
+const ConfigKey<LivenessSettings> liveness_keys[] = {
+    {"heartbeat",
+     [](ConfigReader& r, const Node& n, LivenessSettings& c) {
+         r.assign(r.duration(n, seconds(0), seconds(86400)), c.heartbeat);
+     }},
+    {"canary",
+     [](ConfigReader& r, const Node& n, LivenessSettings& c) {
+         r.assign(r.duration(n, seconds(0), seconds(30 * 86400)), c.canary);
+     }},
+    {"canary_level",
+     [](ConfigReader& r, const Node& n, LivenessSettings& c) {
+         if (const auto word = r.word(n, level_words)) c.canary_level = level_words[*word];
+     }},
+};
 
 const ConfigKey<Config> config_keys[] = {
     {"site", [](ConfigReader& r, const Node& n, Config& c) { r.assign(r.text(n), c.site); }},
@@ -325,6 +439,8 @@ const ConfigKey<Config> config_keys[] = {
                    Config& c) { r.mapping<JournalSettings>(n, journal_keys, "journal", c.journal); }},
     {"evidence", [](ConfigReader& r, const Node& n,
                     Config& c) { r.mapping<EvidenceSettings>(n, evidence_keys, "evidence", c.evidence); }},
+    {"liveness", [](ConfigReader& r, const Node& n,
+                    Config& c) { r.mapping<LivenessSettings>(n, liveness_keys, "liveness", c.liveness); }},
     {"log_level",
      [](ConfigReader& r, const Node& n, Config& c) {
          if (const auto word = r.word(n, log_words)) c.log_level = log_words[*word];
@@ -346,6 +462,9 @@ std::vector<std::string> config_key_names() {
     for (const auto& key : journal_keys) names.push_back("journal." + std::string(key.name));
     for (const auto& key : evidence_keys) names.push_back("evidence." + std::string(key.name));
     for (const auto& key : output_keys) names.push_back("outputs." + std::string(key.name));
+    for (const auto& key : rate_limit_keys) names.push_back("outputs.rate_limit." + std::string(key.name));
+    for (const auto& key : liveness_keys) names.push_back("liveness." + std::string(key.name));
+    for (const auto& key : tls_keys) names.push_back("outputs.tls." + std::string(key.name));
     return names;
 }
 

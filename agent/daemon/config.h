@@ -13,7 +13,8 @@
 #include <vector>
 
 #include "agent/daemon/control_protocol.h"
-#include "agent/outputs/syslog_output.h"
+#include "agent/journal/journal.h"
+#include "agent/outputs/output_config.h"
 #include "capture/dpdk/dpdk_engine.h"
 #include "classifier/address.h"
 #include "rules/diagnostics.h"
@@ -49,6 +50,13 @@ struct PcapSettings {
     std::string filter;  // pcap-filter(7); empty: everything
 };
 
+// Records whose arrival shows that the way to the SIEM is open. 0: none.
+struct LivenessSettings {
+    std::chrono::seconds heartbeat{300};
+    std::chrono::seconds canary{86'400};
+    std::string canary_level = "low";
+};
+
 struct Config {
     std::string site;
     EngineKind engine = EngineKind::ebpf;
@@ -74,8 +82,9 @@ struct Config {
     FlowRecordSettings flow_records;
     JournalSettings journal;
     EvidenceSettings evidence;
+    LivenessSettings liveness;
     std::string log_level = "info";
-    std::vector<outputs::SyslogConfig> outputs;
+    std::vector<outputs::OutputConfig> outputs;
 };
 
 [[nodiscard]] rules::Compiled<Config> load_config(const std::filesystem::path& path);

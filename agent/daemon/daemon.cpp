@@ -100,6 +100,7 @@ std::expected<void, std::string> Daemon::start() {
     begin_coverage(wall_clock());
     if (auto done = start_threads(); !done) return done;
     coverage_due_ = Clock::now() + config_.coverage_interval;
+    liveness_.emplace(config_.liveness, state_file("canary"));
     service_.ready(status_line());
     spdlog::info("started: {}", status_line());
     return {};
@@ -157,8 +158,8 @@ std::expected<void, std::string> Daemon::open_journal() {
             "elsewhere than on this host",
             notary_->status().genesis_key);
     for (const auto& output : config_.outputs) {
-        outputs_.push_back(std::make_unique<outputs::SyslogOutput>(output, *journal_,
-                                                                   config_.state_dir / "cursors", origin_));
+        outputs_.push_back(
+            std::make_unique<outputs::Output>(output, *journal_, config_.state_dir / "cursors", origin_));
         writer_->add_output(outputs_.back().get());
     }
     return {};
@@ -215,6 +216,7 @@ bool Daemon::step() {
         const auto totals = engine_->totals();
         write_loss_findings(totals, wall_clock());
         write_drop_findings(totals, wall_clock());
+        write_signs_of_life(wall_clock());
     }
     if (now >= coverage_due_) {
         // From the plan, not from now: ten seconds stay ten seconds. After a long stall the plan starts anew.

@@ -22,6 +22,7 @@
 #include "agent/daemon/control_server.h"
 #include "agent/daemon/coverage.h"
 #include "agent/daemon/evaluation.h"
+#include "agent/daemon/liveness.h"
 #include "agent/daemon/policy_state.h"
 #include "agent/daemon/policy_watch.h"
 #include "agent/daemon/record_writer.h"
@@ -30,7 +31,7 @@
 #include "agent/daemon/window_keeper.h"
 #include "agent/evidence/notary.h"
 #include "agent/journal/journal.h"
-#include "agent/outputs/syslog_output.h"
+#include "agent/outputs/output.h"
 #include "capture/engine.h"
 
 namespace egresswatch::daemon {
@@ -117,6 +118,8 @@ private:
     void write_policy_record(const std::string& event, const std::vector<std::string>& problems);
     void write_coverage(Timestamp now);
     void write_evidence_findings(Timestamp now);
+    void write_signs_of_life(Timestamp now);
+    records::Json outputs_field() const;  // name, state and lag of each
     void write_loss_findings(const capture::TotalsSnapshot& totals, Timestamp now);
     void write_drop_findings(const capture::TotalsSnapshot& totals, Timestamp now);
     void write_conservation_findings(Timestamp now);
@@ -142,7 +145,7 @@ private:
 
     std::unique_ptr<journal::Journal> journal_;
     std::unique_ptr<evidence::Notary> notary_;  // after the journal that it signs: goes first
-    std::vector<std::unique_ptr<outputs::SyslogOutput>> outputs_;
+    std::vector<std::unique_ptr<outputs::Output>> outputs_;
     std::unique_ptr<JournalWriter> writer_;
     std::shared_ptr<const PolicyState> state_;
     std::unique_ptr<Evaluation> evaluation_;
@@ -152,6 +155,7 @@ private:
     std::optional<Rtnetlink> netlink_;
     std::optional<AddressWatch> address_watch_;
     std::optional<CoverageKeeper> coverage_;
+    std::optional<Liveness> liveness_;
     UniqueFd signals_;
 
     bool engine_running_ = false;

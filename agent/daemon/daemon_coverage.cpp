@@ -108,13 +108,38 @@ void Daemon::begin_coverage(Timestamp now) {
     writer_->write(records::gap_record(origin_, gap));
 }
 
+records::Json Daemon::outputs_field() const {
+    records::Json out = records::Json::array();
+    for (const auto& output : outputs_) {
+        const auto status = output->status();
+        out.push_back({{"name", status.name},
+                       {"state", status.state},
+                       {"lag_records", status.lag_records},
+                       {"lag_seconds", status.lag_seconds},
+                       {"undelivered_from", status.cursor_seq + 1}});
+    }
+    return out;
+}
+
+void Daemon::write_signs_of_life(Timestamp now) {
+    if (liveness_->heartbeat_due(Clock::now())) {
+        HeartbeatFacts facts;
+        facts.uptime = std::chrono::duration_cast<std::chrono::seconds>(now - started_);
+        facts.findings = evaluation_->counters().findings + internal_findings_;
+        facts.journal_seq = journal_->last_seq();
+        facts.outputs = outputs_field();
+        writer_->write(heartbeat_record(origin_, facts));
+    }
+    if (liveness_->canary_due(now)) writer_->write(canary_record(origin_, config_.liveness, now));
+}
+
 void Daemon::write_coverage(Timestamp now) {
     const auto driver_before = read_links();
     auto totals = read_totals();
     const auto driver_after = read_links();
-    if (writer_->write(
-            coverage_->period(now, std::move(totals), driver_before, driver_after, coverage_context())))
-        coverage_->recorded();
+    auto record = coverage_->period(now, std::move(totals), driver_before, driver_after, coverage_context());
+    record["outputs"] = outputs_field();
+    if (writer_->write(record)) coverage_->recorded();
     if (!coverage_->save(state_file("coverage.json")))
         spdlog::warn("cannot write {}; after a restart the totals of the gap cannot be told",
                      state_file("coverage.json").string());

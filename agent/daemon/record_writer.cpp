@@ -13,7 +13,7 @@ bool JournalWriter::write(const records::Json& record) noexcept {
     }
     if (error_.empty()) error_ = written.error().to_string();
     if (record.value("kind", "") == "finding")
-        for (outputs::SyslogOutput* output : outputs_) output->deliver_unjournaled(record);
+        for (outputs::Output* output : outputs_) output->deliver_unjournaled(record);
     return false;
 }
 

@@ -9,7 +9,7 @@
 
 #include "agent/evidence/notary.h"
 #include "agent/journal/journal.h"
-#include "agent/outputs/syslog_output.h"
+#include "agent/outputs/output.h"
 #include "agent/records/record.h"
 
 namespace egresswatch::daemon {
@@ -29,7 +29,7 @@ public:
     JournalWriter(records::Origin origin, journal::Journal& journal)
         : origin_(std::move(origin)), journal_(journal) {}
 
-    void add_output(outputs::SyslogOutput* output) { outputs_.push_back(output); }
+    void add_output(outputs::Output* output) { outputs_.push_back(output); }
     [[nodiscard]] const records::Origin& origin() const noexcept override { return origin_; }
     void set_notary(evidence::Notary* notary) noexcept { notary_ = notary; }
     bool write(const records::Json& record) noexcept override;
@@ -39,7 +39,7 @@ public:
 private:
     records::Origin origin_;
     journal::Journal& journal_;
-    std::vector<outputs::SyslogOutput*> outputs_;
+    std::vector<outputs::Output*> outputs_;
     evidence::Notary* notary_ = nullptr;
     std::string error_;
 };

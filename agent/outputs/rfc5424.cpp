@@ -8,22 +8,17 @@
 #include <vector>
 
 #include "agent/records/ecs.h"
+#include "agent/records/fit.h"
 
 namespace egresswatch::outputs {
 namespace {
 
 using records::Json;
+using records::member;
 
 constexpr std::size_t param_bytes_max = 128;  // of one value, before escaping
 constexpr std::size_t cut_param_bytes = 24;   // room kept for ` cut="..."`
 constexpr std::string_view bom = "\xEF\xBB\xBF";
-
-const Json& member(const Json& object, const char* name) {
-    static const Json null;
-    if (!object.is_object()) return null;
-    const auto found = object.find(name);
-    return found == object.end() ? null : *found;
-}
 
 std::string plain(const Json& value) {
     if (value.is_string()) return value.get<std::string>();
@@ -38,16 +33,16 @@ std::string header_field(std::string_view text, std::size_t bytes_max) {
 }
 
 // RFC 5424 allows six digits of a second; the record has nine.
-std::string timestamp(const Json& record) {
+std::string timestamp(const Json& record, unsigned digits) {
     const std::string time = plain(member(record, "time"));
     if (!records::parse_time(time)) return "-";
-    return time.substr(0, 26) + "Z";
+    return records::shorter_time(time, std::min(digits, 6U));
 }
 
 enum class Tier : std::uint8_t {
     required,
     optional,
-    repeated,  // stands in an ECS body as well
+    repeated,  // stands in every body but text as well
 };
 
 struct Param {
@@ -66,14 +61,13 @@ void add(std::vector<Param>& params, const char* name, const Json& value, Tier t
 std::vector<Param> own_params(const Json& record) {
     const Json& flow = member(record, "flow");
     std::vector<Param> params;
+    // 0: stands in no journal. Findings that could not be written there say so.
     const Json& seq = member(record, "seq");
-    if (seq.is_number())
-        add(params, "seq", seq, Tier::required);
-    else
-        add(params, "unjournaled", "1", Tier::required);
+    add(params, "seq", seq.is_number() ? seq : Json(0), Tier::required);
+    if (record.contains("unjournaled")) add(params, "unjournaled", "1", Tier::required);
     add(params, "kind", member(record, "kind"), Tier::required);
     add(params, "level", records::level_name(records::level_of(record)), Tier::required);
-    add(params, "rule", member(member(record, "rule"), "id"), Tier::required);
+    add(params, "rule", records::rule_or_kind(record), Tier::required);
     if (flow.is_object()) {
         const Json& country = member(flow, "country");
         add(params, "country", country.is_null() ? Json("local") : country, Tier::required);
@@ -106,7 +100,6 @@ std::vector<Param> own_params(const Json& record) {
 struct Elements {
     std::vector<Param> own;
     bool time_quality = true;
-    bool origin = true;
 };
 
 std::string structured_data(const Elements& elements, const MessageContext& context, const std::string& cut) {
@@ -115,8 +108,7 @@ std::string structured_data(const Elements& elements, const MessageContext& cont
         out += std::string(" ") + param.name + "=\"" + escape_param(param.value) + "\"";
     if (!cut.empty()) out += " cut=\"" + cut + "\"";
     out += "]";
-    if (elements.origin)
-        out += "[origin software=\"egresswatch\" swVersion=\"" + escape_param(context.version) + "\"]";
+    out += "[origin software=\"egresswatch\" swVersion=\"" + escape_param(context.version) + "\"]";
     if (elements.time_quality) {
         out += "[timeQuality tzKnown=\"1\"";
         if (context.clock_synced) out += *context.clock_synced ? " isSynced=\"1\"" : " isSynced=\"0\"";
@@ -140,14 +132,13 @@ bool drop_param(Elements& elements, bool repeated_only) {
 // The next optional thing of the structured data; false when only the required part is left.
 bool drop_one(Elements& elements) {
     if (drop_param(elements, false)) return true;
-    if (std::exchange(elements.time_quality, false)) return true;
-    return std::exchange(elements.origin, false);
+    return std::exchange(elements.time_quality, false);
 }
 
 std::string header(const Json& record, const MessageContext& context) {
     const int priority = context.facility * 8 + syslog_severity(records::level_of(record));
     const std::string host = plain(member(record, "host"));
-    return "<" + std::to_string(priority) + ">1 " + timestamp(record) + " " +
+    return "<" + std::to_string(priority) + ">1 " + timestamp(record, context.time_digits) + " " +
            header_field(host.empty() ? context.host : host, 255) + " egresswatch " +
            header_field(context.process_id, 128) + " " + header_field(plain(member(record, "kind")), 32) +
            " ";
@@ -156,7 +147,7 @@ std::string header(const Json& record, const MessageContext& context) {
 std::string with_mark(const records::Body& body, const MessageContext& context) {
     const bool ascii = std::all_of(body.text.begin(), body.text.end(),
                                    [](char c) { return static_cast<unsigned char>(c) < 0x80; });
-    if (context.body == records::BodyKind::ecs || ascii) return body.text;
+    if (records::is_json(context.body) || ascii) return body.text;
     return std::string(bom) + body.text;
 }
 
@@ -206,18 +197,20 @@ std::optional<bool> kernel_clock_synced() noexcept {
 
 Message format_message(const Json& record, const MessageContext& context) {
     const std::string head = header(record, context);
-    Elements elements{own_params(record), true, true};
+    Elements elements{own_params(record), true};
     Message message;
     std::string data = structured_data(elements, context, "");
     {
-        const records::Body whole = records::fit_body(context.body, record, records::body_unlimited);
+        const records::Body whole =
+            records::fit_body(context.body, record, records::body_unlimited, context.time_digits);
         message.text = head + data + " " + with_mark(whole, context);
         if (message.text.size() <= context.bytes_max) return message;
     }
     const auto fit = [&] {
         const std::size_t used = head.size() + data.size() + cut_param_bytes + 1 + bom.size();
         return records::fit_body(context.body, record,
-                                 context.bytes_max > used ? context.bytes_max - used : 0);
+                                 context.bytes_max > used ? context.bytes_max - used : 0,
+                                 context.time_digits);
     };
     records::Body body = fit();
     std::size_t dropped_here = 0;
@@ -226,9 +219,9 @@ Message format_message(const Json& record, const MessageContext& context) {
         data = structured_data(elements, context, "");
         body = fit();
     };
-    // First goes what an ECS body says as well, then the body's optional fields, then those of the structured
+    // First goes what the body says as well, then the body's optional fields, then those of the structured
     // data, then the body itself.
-    while (context.body == records::BodyKind::ecs && (body.cut || body.dropped != 0) &&
+    while (context.body != records::BodyKind::text && (body.cut || body.dropped != 0) &&
            drop_param(elements, true))
         refit();
     while (body.cut && drop_one(elements)) refit();
@@ -237,6 +230,11 @@ Message format_message(const Json& record, const MessageContext& context) {
     data = structured_data(elements, context, std::to_string(message.dropped) + (body.cut ? "+body" : ""));
     message.text = head + data + " " + with_mark(body, context);
     return message;
+}
+
+Message format_bare(const Json& record, const MessageContext& context) {
+    records::Body body = records::fit_body(context.body, record, context.bytes_max, context.time_digits);
+    return {std::move(body.text), body.dropped, body.cut};
 }
 
 }  // namespace egresswatch::outputs

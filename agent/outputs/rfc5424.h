@@ -25,7 +25,8 @@ struct MessageContext {
     std::uint8_t facility = 20;
     records::BodyKind body = records::BodyKind::ecs;
     std::size_t bytes_max = 4'000;
-    std::string host;  // where a record names none
+    unsigned time_digits = 9;  // of a second; the header has six at most
+    std::string host;          // where a record names none
     std::string version;
     std::string process_id;            // PROCID
     std::uint64_t sequence_id = 1;     // of this output since it started: 1, 2, ...
@@ -39,6 +40,8 @@ struct Message {
 };
 
 [[nodiscard]] Message format_message(const records::Json& record, const MessageContext& context);
+// The body alone, for destinations that are no syslog receivers.
+[[nodiscard]] Message format_bare(const records::Json& record, const MessageContext& context);
 
 [[nodiscard]] std::uint8_t syslog_severity(
     records::Level level) noexcept;  // critical 2, high 3, medium 4, low 5, info 6

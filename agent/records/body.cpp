@@ -6,16 +6,10 @@
 #include <vector>
 
 #include "agent/records/ecs.h"
+#include "agent/records/fit.h"
 
 namespace egresswatch::records {
 namespace {
-
-const Json& member(const Json& object, const char* name) {
-    static const Json null;
-    if (!object.is_object()) return null;
-    const auto found = object.find(name);
-    return found == object.end() ? null : *found;
-}
 
 std::string text_of(const Json& value) {
     if (value.is_string()) return value.get<std::string>();
@@ -144,6 +138,14 @@ Parts parts_of(const Json& record) {
                 ", " + text_of(record, "findings") + " findings"};
     // The note first and whole: an anchor is worth nothing without its signature.
     if (kind == "checkpoint" || kind == "key") return {kind + ": " + text_of(record, "note")};
+    if (kind == "heartbeat")
+        return {"heartbeat: up for " + text_of(record, "uptime_s") + " s",
+                ", " + text_of(record, "findings") + " findings",
+                ", journal at " + text_of(record, "journal_seq")};
+    if (kind == "summary")
+        return {"rate limit: " + text_of(record, "records") + " records not sent here, numbers " +
+                    text_of(record, "first_seq") + " to " + text_of(record, "last_seq") + " of the journal",
+                "; by level " + text_of(record, "levels"), "; by rule " + text_of(record, "rules")};
     if (kind == "genesis") return {"journal begun by egresswatch " + text_of(record, "version")};
     if (kind == "stop") return {"stopped: " + text_of(record, "reason")};
     return {kind};
@@ -211,8 +213,20 @@ Body fit_text(const Json& record, std::size_t bytes_max) {
 
 }  // namespace
 
-Body fit_body(BodyKind kind, const Json& record, std::size_t bytes_max) {
-    return kind == BodyKind::ecs ? fit_ecs(record, bytes_max) : fit_text(record, bytes_max);
+Body fit_body(BodyKind kind, const Json& record, std::size_t bytes_max, unsigned time_digits) {
+    switch (kind) {
+        case BodyKind::ecs:
+            return fit_ecs(record, bytes_max, time_digits);
+        case BodyKind::text:
+            return fit_text(record, bytes_max);
+        case BodyKind::cef:
+            return fit_cef(record, bytes_max);
+        case BodyKind::leef:
+            return fit_leef(record, bytes_max);
+        case BodyKind::ocsf:
+            return fit_ocsf(record, bytes_max);
+    }
+    return {};
 }
 
 }  // namespace egresswatch::records

@@ -6,29 +6,16 @@
 #include "agent/records/ecs.h"
 
 #include <algorithm>
-#include <cctype>
-#include <cstdio>
+
+#include "agent/records/fit.h"
 
 namespace egresswatch::records {
 namespace {
 
 constexpr std::string_view ecs_version = "8.11.0";
 
-const Json& member(const Json& object, const char* name) {
-    static const Json null;
-    if (!object.is_object()) return null;
-    const auto found = object.find(name);
-    return found == object.end() ? null : *found;
-}
-
 std::string text(const Json& object, const char* name) {
-    const Json& value = member(object, name);
-    return value.is_string() ? value.get<std::string>() : std::string{};
-}
-
-void put(Json& object, const char* name, const Json& value) {
-    if (!value.is_null() && !(value.is_string() && value.get_ref<const std::string&>().empty()))
-        object[name] = value;
+    return text_member(object, name);
 }
 
 int severity(Level level) {  // the numbers that Elastic's detection rules use for the same words
@@ -62,22 +49,9 @@ KindWords words_of(const std::string& kind, const Json& record) {
         return {"event", "configuration", text(record, "event") == "rejected" ? "info" : "change", "policy"};
     if (kind == "genesis") return {"event", "process", "start", "journal-begin"};
     if (kind == "stop") return {"event", "process", "end", "stop"};
-    if (kind == "gap") return {"event", "process", "info", "gap"};
-    if (kind == "checkpoint") return {"event", "process", "info", "checkpoint"};
+    if (kind == "heartbeat") return {"metric", "process", "info", "heartbeat"};
     if (kind == "key") return {"event", "process", "change", "key"};
-    return {"event", "process", "info", "recovery"};
-}
-
-// Unique over hosts and over journals: a journal that was begun anew counts from 1 again, at another time.
-std::string event_id(const Json& record) {
-    const auto written = parse_time(text(record, "written"));
-    char stamp[24] = "0";
-    if (written)
-        std::snprintf(stamp, sizeof stamp, "%llx",
-                      static_cast<unsigned long long>(written->time_since_epoch().count()));
-    const Json& seq = member(record, "seq");
-    return text(record, "host") + "-" + (seq.is_number() ? seq.dump() : std::string("unjournaled")) + "-" +
-           stamp;
+    return {"event", "process", "info", kind.c_str()};  // gap, recovery, checkpoint, summary
 }
 
 Json event_field(const Json& record, const std::string& kind) {
@@ -146,28 +120,13 @@ void add_flow(Json& document, const Json& flow) {
     document["network"] = std::move(network);
 }
 
-// "attack.t1567.002" -> technique T1567, subtechnique T1567.002.
-void add_threat(Json& document, const Json& tags) {
-    Json techniques = Json::array();
-    Json subtechniques = Json::array();
-    if (!tags.is_array()) return;
-    for (const auto& tag : tags) {
-        if (!tag.is_string()) continue;
-        std::string name = tag.get<std::string>();
-        if (!name.starts_with("attack.t") || name.size() < 9 ||
-            std::isdigit(static_cast<unsigned char>(name[8])) == 0)
-            continue;
-        name = "T" + name.substr(8);
-        const std::string technique = name.substr(0, name.find('.'));
-        if (std::find(techniques.begin(), techniques.end(), technique) == techniques.end())
-            techniques.push_back(technique);
-        if (technique != name) subtechniques.push_back(name);
-    }
-    if (techniques.empty()) return;
+void add_threat(Json& document, const Json& record) {
+    const Techniques techniques = attack_techniques(record);
+    if (techniques.ids.empty()) return;
     document["threat"]["framework"] = "MITRE ATT&CK";
-    document["threat"]["technique"]["id"] = std::move(techniques);
-    if (!subtechniques.empty())
-        document["threat"]["technique"]["subtechnique"]["id"] = std::move(subtechniques);
+    document["threat"]["technique"]["id"] = techniques.ids;
+    if (!techniques.sub_ids.empty())
+        document["threat"]["technique"]["subtechnique"]["id"] = techniques.sub_ids;
 }
 
 Json own_finding(const Json& record) {
@@ -249,7 +208,7 @@ Json ecs_document(const Json& record) {
     document["observer"] = std::move(observer);
     if (kind == "finding") {
         const Json& tags = member(member(record, "rule"), "tags");
-        add_threat(document, tags);
+        add_threat(document, record);
         if (tags.is_array() && !tags.empty()) document["tags"] = tags;
     }
     document["message"] = text_line(record);
@@ -306,6 +265,8 @@ const std::vector<std::string>& ecs_droppable() {
         "/egresswatch/flow",
         "/egresswatch/gap",
         "/egresswatch/recovery",
+        "/egresswatch/heartbeat",
+        "/egresswatch/summary",
         "/network/bytes",
         "/network/transport",
         "/host",
@@ -318,25 +279,15 @@ const std::vector<std::string>& ecs_droppable() {
     return order;
 }
 
-Body fit_ecs(const Json& record, std::size_t bytes_max) {
-    const auto render = [](const Json& document) {
-        return document.dump(-1, ' ', true, Json::error_handler_t::replace);
-    };
+Body fit_ecs(const Json& record, std::size_t bytes_max, unsigned time_digits) {
     Json document = ecs_document(record);
-    Body body{render(document), 0, false};
-    for (const auto& pointer : ecs_droppable()) {
-        if (body.text.size() <= bytes_max) return body;
+    for (const char* pointer : {"/@timestamp", "/event/created", "/event/start", "/event/end"}) {
         const Json::json_pointer at(pointer);
-        if (!document.contains(at)) continue;
-        document[at.parent_pointer()].erase(at.back());
-        document["egresswatch"]["cut"] = ++body.dropped;
-        body.text = render(document);
+        if (document.contains(at) && document[at].is_string())
+            document[at] = shorter_time(document[at].get<std::string>(), time_digits);
     }
-    if (body.text.size() <= bytes_max) return body;
-    body.cut = true;
-    body.text = "{\"egresswatch\":{\"cut\":\"*\"}}";
-    if (body.text.size() > bytes_max) body.text.clear();
-    return body;
+    return fit_document(std::move(document), ecs_droppable(), "/egresswatch/cut",
+                        "{\"egresswatch\":{\"cut\":\"*\"}}", bytes_max);
 }
 
 }  // namespace egresswatch::records

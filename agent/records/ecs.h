@@ -9,10 +9,9 @@
 
 namespace egresswatch::records {
 
-[[nodiscard]] Body fit_ecs(const Json& record, std::size_t bytes_max);
-
 // In the order in which they go: JSON pointers into the document. docs/siem.md lists them; a test compares.
 [[nodiscard]] const std::vector<std::string>& ecs_droppable();
+[[nodiscard]] const std::vector<std::string>& ocsf_droppable();
 
 [[nodiscard]] std::string valid_utf8(const std::string& text);                // U+FFFD for what is not
 [[nodiscard]] std::string cut_utf8(std::string text, std::size_t bytes_max);  // at a character's border

@@ -101,6 +101,11 @@ std::optional<Timestamp> parse_time(std::string_view text) noexcept {
            std::chrono::minutes{*minute} + std::chrono::seconds{*second} + std::chrono::nanoseconds{*nano};
 }
 
+std::string shorter_time(const std::string& time, unsigned digits) {
+    if (digits >= 9 || !parse_time(time)) return time;
+    return time.substr(0, digits == 0 ? 19 : 20 + digits) + "Z";
+}
+
 std::string transport_name(std::uint8_t l4_proto) {
     switch (l4_proto) {  // IANA protocol numbers, names as ECS writes them (lower-case keyword)
         case 1:

@@ -16,6 +16,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/records/level.h"
 #include "capture/engine.h"
 #include "classifier/flow_update.h"
 #include "classifier/region/region_spec.h"
@@ -30,15 +31,11 @@ namespace egresswatch::records {
 using Json =
     nlohmann::ordered_json;  // keys stay in the order in which they are written: people read these lines
 
-// Importance of a record. Findings have low to critical; every other kind is info unless it says `level`.
-enum class Level : std::uint8_t { info, low, medium, high, critical };
-[[nodiscard]] std::string_view level_name(Level level) noexcept;
-[[nodiscard]] std::optional<Level> parse_level(std::string_view name) noexcept;
 // The level of a record of any kind, from its `level` member; info where it has none.
 [[nodiscard]] Level level_of(const Json& record);
 
-inline constexpr std::string_view kinds[] = {"genesis", "finding",    "flow", "policy",   "coverage",
-                                             "gap",     "checkpoint", "key",  "recovery", "stop"};
+inline constexpr std::string_view kinds[] = {"genesis",    "finding", "flow",     "policy", "coverage", "gap",
+                                             "checkpoint", "key",     "recovery", "stop",   "heartbeat"};
 [[nodiscard]] bool is_kind(std::string_view kind) noexcept;
 
 // Who writes: part of every record, so that a line makes sense without its neighbours.
@@ -60,6 +57,8 @@ inline constexpr int schema_version =
 // "2026-11-23T12:00:00.123456789Z"; always nine digits, so that text order is time order.
 [[nodiscard]] std::string format_time(Timestamp time);
 [[nodiscard]] std::optional<Timestamp> parse_time(std::string_view text) noexcept;
+// The same text with fewer digits of a second, cut, not rounded; anything else as it is.
+[[nodiscard]] std::string shorter_time(const std::string& time, unsigned digits);
 
 // Names of protocol numbers that ECS `network.transport` knows ("tcp", "udp", "icmp", "ipv6-icmp", "sctp",
 // "gre", ...); other numbers as decimal text.

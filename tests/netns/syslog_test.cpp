@@ -1,26 +1,16 @@
 // tests/netns/syslog_test.cpp - the journal and its syslog outputs against a real rsyslogd on loopback.
 // SPDX-License-Identifier: Apache-2.0
 //
-// rsyslogd runs with a configuration and a work directory of the test's own: UDP, TCP (octet-counted and LF)
-// and a unix socket, RFC 5424 parser, mmpstrucdata, every message one JSON line. Nothing of the system's
-// rsyslog is touched.
-#include <arpa/inet.h>
-#include <netinet/in.h>
+// UDP, TCP (octet-counted and LF), TLS, RELP, RELP over TLS and a unix socket. TLS as such: tls_test.cpp.
 #include <signal.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <fstream>
-#include <map>
-#include <set>
 #include <thread>
 
-#include "agent/outputs/syslog_output.h"
-#include "agent/unique_fd.h"
+#include "agent/outputs/output.h"
 #include "tests/support/catch.h"
+#include "tests/support/rsyslog.h"
 #include "tests/support/sample_finding.h"
 #include "tests/support/temp_dir.h"
 
@@ -29,137 +19,13 @@ using namespace egresswatch::testing;
 using namespace std::chrono_literals;
 using journal::Journal;
 using outputs::Framing;
-using outputs::SyslogConfig;
-using outputs::SyslogOutput;
-using outputs::Transport;
+using outputs::Output;
+using outputs::OutputConfig;
+using Transport = outputs::TransportKind;
 using records::BodyKind;
 using records::Json;
 
 namespace {
-
-std::uint16_t free_port() {  // free for UDP and TCP alike
-    for (int attempt = 0; attempt < 50; ++attempt) {
-        const UniqueFd tcp(::socket(AF_INET, SOCK_STREAM, 0));
-        const UniqueFd udp(::socket(AF_INET, SOCK_DGRAM, 0));
-        sockaddr_in address{};
-        address.sin_family = AF_INET;
-        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        socklen_t size = sizeof address;
-        if (::bind(tcp.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) continue;
-        ::getsockname(tcp.get(), reinterpret_cast<sockaddr*>(&address), &size);
-        if (::bind(udp.get(), reinterpret_cast<sockaddr*>(&address), size) == 0)
-            return ntohs(address.sin_port);
-    }
-    throw std::runtime_error("no free port");
-}
-
-template <typename Condition>
-bool eventually(Condition condition, std::chrono::seconds limit = 60s) {
-    const auto deadline = std::chrono::steady_clock::now() + limit;
-    while (!condition()) {
-        if (std::chrono::steady_clock::now() > deadline) return false;
-        std::this_thread::sleep_for(20ms);
-    }
-    return true;
-}
-
-class Rsyslog {
-public:
-    explicit Rsyslog(std::filesystem::path dir) : dir_(std::move(dir)), port(free_port()) {
-        std::filesystem::create_directories(dir_ / "work");
-        std::ofstream(dir_ / "rsyslog.conf")
-            << "global(workDirectory=\"" << (dir_ / "work").string() << "\" maxMessageSize=\"64k\")\n"
-            << R"(module(load="imudp") module(load="imptcp") module(load="mmpstrucdata")
-module(load="imuxsock" SysSock.Use="off")
-template(name="line" type="list" option.jsonf="on") {
-  property(outname="pri" name="pri" format="jsonf")
-  property(outname="version" name="protocol-version" format="jsonf")
-  property(outname="time" name="timereported" dateFormat="rfc3339" format="jsonf")
-  property(outname="host" name="hostname" format="jsonf")
-  property(outname="app" name="app-name" format="jsonf")
-  property(outname="procid" name="procid" format="jsonf")
-  property(outname="msgid" name="msgid" format="jsonf")
-  property(outname="input" name="inputname" format="jsonf")
-  property(outname="sd" name="$!rfc5424-sd" format="jsonf")
-  property(outname="msg" name="msg" format="jsonf")
-}
-ruleset(name="all") { action(type="mmpstrucdata") action(type="omfile" file=")"
-            << out().string() << "\" template=\"line\" flushOnTXEnd=\"on\") }\n"
-            << "input(type=\"imudp\" address=\"127.0.0.1\" port=\"" << port << "\" ruleset=\"all\")\n"
-            << "input(type=\"imptcp\" address=\"127.0.0.1\" port=\"" << port
-            << "\" ruleset=\"all\" supportOctetCountedFraming=\"on\")\n"
-            << "input(type=\"imuxsock\" socket=\"" << socket().string()
-            << "\" createPath=\"on\" useSpecialParser=\"off\" ignoreTimestamp=\"off\" parseHostname=\"on\" "
-               "ruleset=\"all\" "
-               "rateLimit.Interval=\"0\")\n";
-        start();
-    }
-    ~Rsyslog() { end(SIGTERM); }
-
-    void start() {
-        pid_ = ::fork();
-        if (pid_ == 0) {
-            const auto config = (dir_ / "rsyslog.conf").string();
-            const auto pid_file = (dir_ / "pid").string();
-            if (std::freopen((dir_ / "stderr").c_str(), "a", stderr) == nullptr) ::_exit(126);
-            ::execlp("rsyslogd", "rsyslogd", "-n", "-f", config.c_str(), "-i", pid_file.c_str(), nullptr);
-            ::_exit(127);
-        }
-        REQUIRE(eventually([this] { return std::filesystem::exists(dir_ / "pid") && accepts(); }));
-    }
-    void end(int signal) {
-        if (pid_ <= 0) return;
-        ::kill(pid_, signal);
-        int status = 0;
-        ::waitpid(pid_, &status, 0);
-        pid_ = 0;
-        std::error_code ignored;
-        std::filesystem::remove(dir_ / "pid", ignored);
-    }
-
-    [[nodiscard]] std::vector<Json> messages() const {
-        std::vector<Json> out;
-        std::ifstream file(dir_ / "out.json");
-        for (std::string line; std::getline(file, line);) {
-            Json message = Json::parse(line, nullptr, false);
-            if (message.is_discarded()) continue;
-            // jsonf writes the object that mmpstrucdata made as text
-            if (message["sd"].is_string())
-                message["sd"] = Json::parse(message["sd"].get<std::string>(), nullptr, false);
-            out.push_back(std::move(message));
-        }
-        return out;
-    }
-    [[nodiscard]] std::map<int, int> times_by_seq() const {
-        std::map<int, int> out;
-        for (const auto& message : messages()) {
-            const Json& sd = message["sd"];
-            const Json own = sd.is_object() ? sd.value("egresswatch@32473", Json()) : Json();
-            if (own.is_object() && own.contains("seq"))
-                ++out[std::stoi(own["seq"].get<std::string>())];
-            else
-                ++out[-1];  // something that is not a message of ours: the tail of a split one
-        }
-        return out;
-    }
-    [[nodiscard]] std::filesystem::path socket() const { return dir_ / "log"; }
-    [[nodiscard]] std::filesystem::path out() const { return dir_ / "out.json"; }
-
-private:
-    [[nodiscard]] bool accepts() const {
-        const UniqueFd tcp(::socket(AF_INET, SOCK_STREAM, 0));
-        sockaddr_in address{};
-        address.sin_family = AF_INET;
-        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        address.sin_port = htons(port);
-        return ::connect(tcp.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
-    }
-    std::filesystem::path dir_;
-    pid_t pid_ = 0;
-
-public:
-    std::uint16_t port;
-};
 
 std::unique_ptr<Journal> open_journal(const TempDir& dir) {
     journal::Config config;
@@ -171,12 +37,14 @@ std::unique_ptr<Journal> open_journal(const TempDir& dir) {
     return std::move(*opened);
 }
 
-SyslogConfig config_for(const Rsyslog& receiver, Transport transport) {
-    SyslogConfig config;
+OutputConfig config_for(const Rsyslog& receiver, Transport transport) {
+    OutputConfig config;
     config.name = "siem";
     config.transport = transport;
     config.address = transport == Transport::unix_datagram ? receiver.socket().string() : "127.0.0.1";
-    config.port = receiver.port;
+    config.port = transport == Transport::relp  ? receiver.relp_port
+                  : transport == Transport::tls ? receiver.tls_port
+                                                : receiver.port;
     config.backoff_min = 50ms;
     config.backoff_max = 500ms;
     config.cursor_interval = 50ms;
@@ -202,16 +70,20 @@ TEST_CASE("every field arrives over every transport, framing and body", "[syslog
                              Way{Transport::tcp, Framing::octet_counting, BodyKind::ecs},
                              Way{Transport::tcp, Framing::lf, BodyKind::text},
                              Way{Transport::unix_datagram, Framing::octet_counting, BodyKind::ecs},
-                             Way{Transport::udp, Framing::octet_counting, BodyKind::text});
+                             Way{Transport::udp, Framing::octet_counting, BodyKind::text},
+                             Way{Transport::tls, Framing::octet_counting, BodyKind::ecs},
+                             Way{Transport::relp, Framing::octet_counting, BodyKind::ecs});
     CAPTURE(static_cast<int>(way.transport), static_cast<int>(way.framing), static_cast<int>(way.body));
     const TempDir dir;
-    Rsyslog receiver(dir.path());
+    const Certificates certificates(dir.path() / "certificates");
+    Rsyslog receiver(dir.path(), &certificates);
     auto journal = open_journal(dir);
     auto config = config_for(receiver, way.transport);
+    if (way.transport == Transport::tls) config.tls.emplace().ca_file = certificates.ca();
     config.framing = way.framing;
     config.body = way.body;
     config.max_bytes = 4'000;
-    SyslogOutput output(config, *journal, dir.path() / "cursors", sample_origin());
+    Output output(config, *journal, dir.path() / "cursors", sample_origin());
     REQUIRE(output.start());
     constexpr int total = 100;
     for (int i = 0; i < total; ++i) {
@@ -275,7 +147,7 @@ TEST_CASE("a message near the limit stays one message", "[syslog][rsyslog]") {
     config.framing = GENERATE(Framing::octet_counting, Framing::lf);
     config.max_bytes = outputs::message_bytes_limit;
     config.kinds = {"finding"};
-    SyslogOutput output(config, *journal, dir.path() / "cursors", sample_origin());
+    Output output(config, *journal, dir.path() / "cursors", sample_origin());
     REQUIRE(output.start());
     constexpr int total = 60;
     for (int i = 0; i < total; ++i) {
@@ -308,7 +180,7 @@ TEST_CASE("a receiver that is stopped and started loses nothing that TCP can kee
     auto config = config_for(receiver, Transport::tcp);
     config.framing = GENERATE(Framing::octet_counting, Framing::lf);
     config.kinds = {"finding"};
-    SyslogOutput output(config, *journal, dir.path() / "cursors", sample_origin());
+    Output output(config, *journal, dir.path() / "cursors", sample_origin());
     REQUIRE(output.start());
     constexpr int total = 600;
     std::thread producer([&] {
@@ -354,9 +226,9 @@ TEST_CASE("of two receivers one is dead: the other one gets everything at once",
     auto journal = open_journal(dir);
     auto dead_config = config_for(dead_receiver, Transport::tcp);
     dead_config.name = "dead";
-    SyslogOutput dead(dead_config, *journal, dir.path() / "cursors", sample_origin());
-    SyslogOutput good(config_for(receiver, Transport::unix_datagram), *journal, dir.path() / "cursors",
-                      sample_origin());
+    Output dead(dead_config, *journal, dir.path() / "cursors", sample_origin());
+    Output good(config_for(receiver, Transport::unix_datagram), *journal, dir.path() / "cursors",
+                sample_origin());
     REQUIRE(dead.start());
     REQUIRE(good.start());
     for (int i = 0; i < 200; ++i)

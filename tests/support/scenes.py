@@ -174,6 +174,7 @@ geo_file: {BUILD}/share/geo.ewgeo
 state_dir: {self.dir}/state
 pin_dir: {self.pin_dir}
 control_socket: {self.socket}
+liveness: {{heartbeat: 0s, canary: 0s}}
 outputs:
   - {{name: siem-tcp, type: syslog, transport: tcp, address: 127.0.0.1, port: {SYSLOG_TCP}, framing: octet, body: ecs}}
   - {{name: siem-udp, type: syslog, transport: udp, address: 127.0.0.1, port: {SYSLOG_UDP}, body: ecs, max_bytes: 4000}}

@@ -36,9 +36,9 @@ TEST_CASE("the shipped example configuration is accepted", "[daemon][config]") {
     CHECK(config->site == "dublin");
     CHECK(config->interfaces == std::vector<std::string>{"all-physical"});
     REQUIRE(config->outputs.size() == 2);
-    CHECK(config->outputs[0].transport == outputs::Transport::unix_datagram);
+    CHECK(config->outputs[0].transport == outputs::TransportKind::unix_datagram);
     CHECK(config->outputs[0].body == records::BodyKind::text);
-    CHECK(config->outputs[1].transport == outputs::Transport::tcp);
+    CHECK(config->outputs[1].transport == outputs::TransportKind::tcp);
     CHECK(config->outputs[1].port == 601);
     CHECK(config->outputs[1].max_bytes == 4000);
 }
@@ -115,7 +115,8 @@ TEST_CASE("an output's errors name the output", "[daemon][config]") {
         "outputs:\n"
         "  - {name: siem, type: syslog, transport: tpc, address: 192.0.2.7, port: 70000}\n"
         "  - {transport: udp}\n");
-    CHECK(text.find("egresswatch.yaml:2:43: error: \"tpc\" is not unix, udp or tcp") != std::string::npos);
+    CHECK(text.find("egresswatch.yaml:2:43: error: \"tpc\" is not unix, udp, tcp, tls or relp") !=
+          std::string::npos);
     CHECK(text.find("did you mean tcp?") != std::string::npos);
     CHECK(text.find("in outputs[0] (line 2)") != std::string::npos);
     CHECK(text.find("the output has no type") != std::string::npos);

@@ -123,6 +123,7 @@ public:
         config.control_socket = folder_ / "control.sock";
         config.coverage_interval = 3600s;
         config.watch_policy = false;  // only the tests of that want a reload that nobody asked for
+        config.liveness = {0s, 0s, "low"};
         script.totals.by_class.resize(datapath::CLASSES_MAX);
     }
     ~Site() {
@@ -227,6 +228,28 @@ TEST_CASE("a run leaves genesis, policy, coverage and stop in the journal", "[da
     REQUIRE(site.journal("stop").size() == 1);
     CHECK(site.journal("stop")[0]["reason"] == "SIGTERM");
     CHECK_FALSE(std::filesystem::exists(site.folder() / "control.sock"));
+}
+
+TEST_CASE("heartbeats and a canary come without traffic, and tell each output's lag", "[daemon][loop]") {
+    Site site;
+    site.config.liveness = {3'600s, 3'600s, "medium"};
+    outputs::OutputConfig output;
+    output.name = "nobody";
+    output.address = site.folder() / "no-such-socket";
+    site.config.outputs.push_back(output);
+    site.start();
+    site.daemon->step();
+    site.daemon->step();
+    site.daemon->stop();
+    const auto heartbeats = site.journal("heartbeat");
+    REQUIRE(heartbeats.size() == 1);
+    CHECK(heartbeats[0]["outputs"][0]["name"] == "nobody");
+    CHECK(heartbeats[0]["outputs"][0]["lag_records"].get<int>() > 0);
+    const auto canaries = site.journal("finding");
+    REQUIRE(canaries.size() == 1);
+    CHECK(canaries[0]["rule"]["id"] == "egresswatch/canary");
+    CHECK(canaries[0]["level"] == "medium");
+    CHECK(site.journal("coverage").back()["outputs"][0]["undelivered_from"] == 1);
 }
 
 TEST_CASE("coverage records tile time and carry differences by country", "[daemon][loop]") {
@@ -378,7 +401,7 @@ TEST_CASE("the byte that crosses a threshold is a syslog datagram within 50 ms",
     REQUIRE(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
     timeval limit{.tv_sec = 10, .tv_usec = 0};
     ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    outputs::SyslogConfig output;
+    outputs::OutputConfig output;
     output.name = "test";
     output.address = receiver;
     output.kinds = {"finding"};

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdlib>
 
+#include "agent/daemon/liveness.h"
 #include "agent/evidence/prover.h"
 #include "agent/journal/reader.h"
 #include "tests/support/journal_lab.h"
@@ -447,7 +448,7 @@ TEST_CASE("a journal of every kind is valid by the shipped JSON Schema", "[recor
              {records::finding_record(sample_origin(), tunnelled),
               records::policy_record(sample_origin(), rejected), records::gap_record(sample_origin(), gap),
               records::recovery_record(sample_origin(), {}), long_finding,
-              records::stop_record(sample_origin(), "signal")})
+              daemon::heartbeat_record(sample_origin(), {}), records::stop_record(sample_origin(), "signal")})
             journal.append(record).value();
     }
     const std::string command =

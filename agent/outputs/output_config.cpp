@@ -5,7 +5,8 @@
 #include <algorithm>
 #include <array>
 
-#include "agent/outputs/syslog_output.h"
+#include "agent/outputs/output.h"
+#include "agent/outputs/tls.h"
 
 namespace egresswatch::outputs {
 
@@ -20,8 +21,47 @@ std::optional<std::uint8_t> parse_facility(std::string_view name) noexcept {
     return static_cast<std::uint8_t>(found - names.begin());
 }
 
-std::vector<std::string> check(const SyslogConfig& config) {
+std::string_view transport_name(TransportKind kind) noexcept {
+    static constexpr std::array<std::string_view, 8> names{"unix", "udp",  "tcp",    "tls",
+                                                           "relp", "file", "stdout", "http"};
+    return names[static_cast<std::size_t>(kind)];
+}
+
+std::string destination_text(const OutputConfig& config) {
+    if (config.transport == TransportKind::standard_output) return "standard output";
+    if (config.transport == TransportKind::unix_datagram || !is_syslog(config.transport))
+        return config.address;
+    const bool bracket = config.address.find(':') != std::string::npos;
+    return (bracket ? "[" + config.address + "]" : config.address) + ":" + std::to_string(config.port);
+}
+
+namespace {
+
+void check_tls(const OutputConfig& config, std::vector<std::string>& problems) {
+    const TlsConfig& tls = *config.tls;
+    if (config.transport != TransportKind::tls && config.transport != TransportKind::relp &&
+        config.transport != TransportKind::http)
+        problems.push_back("tls: only the transports tls and relp and the type http have it");
+    if (config.transport == TransportKind::http && !tls.server_name.empty())
+        problems.push_back("tls.server_name: it is the one in the URL");
+    for (const auto& text : tls.fingerprints)
+        if (const auto pin = parse_fingerprint(text); !pin)
+            problems.push_back("tls.fingerprints: \"" + text + "\" " + pin.error());
+    if (!tls.fingerprints.empty() && (!tls.ca_file.empty() || !tls.server_name.empty()))
+        problems.push_back(
+            "tls.fingerprints: a pinned certificate is not checked against ca_file and server_name");
+    if (tls.certificate_file.empty() != tls.key_file.empty())
+        problems.push_back("tls: certificate_file and key_file go together");
+}
+
+}  // namespace
+
+std::vector<std::string> check(const OutputConfig& config) {
     std::vector<std::string> problems;
+    if (config.tls)
+        check_tls(config, problems);
+    else if (config.transport == TransportKind::tls)
+        problems.push_back("tls: missing; `tls: {}` trusts the certificates of the system");
     const auto name_char = [](char c) {
         return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
                c == '_' || c == '-';
@@ -32,10 +72,15 @@ std::vector<std::string> check(const SyslogConfig& config) {
             "name: \"" + config.name +
             "\" must be 1 to 64 of A-Z a-z 0-9 . _ - and not begin with a dot: it names the cursor file");
     if (config.address.empty()) problems.push_back("address: missing");
-    if (config.transport == Transport::unix_datagram &&
+    if (config.transport == TransportKind::unix_datagram &&
         config.address.size() >= sizeof(sockaddr_un{}.sun_path))
         problems.push_back("address: a socket path is at most 107 bytes long");
-    if (config.transport != Transport::unix_datagram && config.port == 0)
+    if (config.transport == TransportKind::http && !config.address.starts_with("https://") &&
+        !config.address.starts_with("http://"))
+        problems.push_back("url: must begin with https:// or http://");
+    if (config.transport == TransportKind::http && !records::is_json(config.body))
+        problems.push_back("body: http carries JSON, write ecs or ocsf");
+    if (config.transport != TransportKind::unix_datagram && is_syslog(config.transport) && config.port == 0)
         problems.push_back("port: 0 cannot be sent to");
     if (config.max_bytes != 0 &&
         (config.max_bytes < message_bytes_min || config.max_bytes > message_bytes_limit))
@@ -52,10 +97,10 @@ std::vector<std::string> check(const SyslogConfig& config) {
     return problems;
 }
 
-Json to_json(const SyslogStatus& status) {
+Json to_json(const OutputStatus& status) {
     Json out;
     out["name"] = status.name;
-    out["type"] = "syslog";
+    out["type"] = status.type;
     out["transport"] = status.transport;
     out["destination"] = status.destination;
     out["state"] = status.state;
@@ -67,6 +112,7 @@ Json to_json(const SyslogStatus& status) {
     out["shortened"] = status.shortened;
     out["errors"] = status.errors;
     out["retries"] = status.retries;
+    out["rate_limited"] = status.rate_limited;
     out["undeliverable"] = status.undeliverable;
     out["missing"] = status.missing;
     out["unjournaled_sent"] = status.unjournaled_sent;

@@ -1,6 +1,6 @@
-// tests/unit/agent/syslog_output_test.cpp - one destination's life against sockets of the test's own. What a
+// tests/unit/agent/output_test.cpp - one destination's life against sockets of the test's own. What a
 // real rsyslogd makes of it: tests/netns/syslog_test.cpp. SPDX-License-Identifier: Apache-2.0
-#include "agent/outputs/syslog_output.h"
+#include "agent/outputs/output.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -20,9 +20,9 @@ using namespace egresswatch;
 using namespace egresswatch::testing;
 using namespace std::chrono_literals;
 using journal::Journal;
-using outputs::SyslogConfig;
-using outputs::SyslogOutput;
-using outputs::Transport;
+using outputs::Output;
+using outputs::OutputConfig;
+using Transport = outputs::TransportKind;
 using records::Json;
 
 namespace {
@@ -85,8 +85,8 @@ std::vector<int> seqs_of(const std::string& stream) {
     return out;
 }
 
-SyslogConfig config_for(Transport transport, std::uint16_t port) {
-    SyslogConfig config;
+OutputConfig config_for(Transport transport, std::uint16_t port) {
+    OutputConfig config;
     config.name = "siem";
     config.transport = transport;
     config.address = "127.0.0.1";
@@ -115,8 +115,8 @@ TEST_CASE("a finding leaves within milliseconds of its append", "[outputs]") {
     const TempDir dir;
     auto journal = open_journal(dir);
     const Receiver receiver(SOCK_DGRAM);
-    SyslogOutput output(config_for(Transport::udp, receiver.port), *journal, dir.path() / "cursors",
-                        sample_origin());
+    Output output(config_for(Transport::udp, receiver.port), *journal, dir.path() / "cursors",
+                  sample_origin());
     REQUIRE(output.start());
     REQUIRE(eventually([&] { return output.status().state == "up"; }));
     std::vector<double> milliseconds;
@@ -144,7 +144,7 @@ TEST_CASE("level and kind choose what a destination gets", "[outputs]") {
     auto config = config_for(Transport::udp, receiver.port);
     config.kinds = {"finding", "stop"};
     config.level_min = records::Level::high;
-    SyslogOutput output(config, *journal, dir.path() / "cursors", sample_origin());
+    Output output(config, *journal, dir.path() / "cursors", sample_origin());
     REQUIRE(output.start());
     journal->append(finding("medium")).value();
     journal->append(finding("high")).value();
@@ -166,7 +166,7 @@ TEST_CASE("a restarted output goes on where the last one stopped", "[outputs]") 
     const Receiver receiver(SOCK_DGRAM);
     const auto config = config_for(Transport::udp, receiver.port);
     for (int round = 0; round < 3; ++round) {
-        SyslogOutput output(config, *journal, dir.path() / "cursors", sample_origin());
+        Output output(config, *journal, dir.path() / "cursors", sample_origin());
         REQUIRE(output.start());
         const auto seq = journal->append(finding()).value();
         const auto message = receive(receiver.fd());
@@ -182,7 +182,7 @@ TEST_CASE("a TCP receiver that resets is sent again what may not have arrived", 
     const Receiver receiver(SOCK_STREAM);
     auto config = config_for(Transport::tcp, receiver.port);
     config.framing = GENERATE(outputs::Framing::octet_counting, outputs::Framing::lf);
-    SyslogOutput output(config, *journal, dir.path() / "cursors", sample_origin());
+    Output output(config, *journal, dir.path() / "cursors", sample_origin());
     REQUIRE(output.start());
     std::vector<int> seen;
     constexpr int total = 60;
@@ -225,9 +225,8 @@ TEST_CASE("a dead destination delays nobody, and catches up when it lives", "[ou
     { dead_port = Receiver(SOCK_STREAM).port; }
     auto dead_config = config_for(Transport::tcp, dead_port);
     dead_config.name = "dead";
-    SyslogOutput dead(dead_config, *journal, dir.path() / "cursors", sample_origin());
-    SyslogOutput good(config_for(Transport::udp, alive.port), *journal, dir.path() / "cursors",
-                      sample_origin());
+    Output dead(dead_config, *journal, dir.path() / "cursors", sample_origin());
+    Output good(config_for(Transport::udp, alive.port), *journal, dir.path() / "cursors", sample_origin());
     REQUIRE(dead.start());
     REQUIRE(good.start());
     for (int i = 0; i < 100; ++i) {
@@ -258,9 +257,9 @@ TEST_CASE("a finding that the journal refused goes out directly, also after a re
     const TempDir dir;
     auto journal = open_journal(dir);
     const auto path = (dir.path() / "log").string();
-    SyslogConfig config = config_for(Transport::unix_datagram, 0);
+    OutputConfig config = config_for(Transport::unix_datagram, 0);
     config.address = path;
-    SyslogOutput output(config, *journal, dir.path() / "cursors", sample_origin());
+    Output output(config, *journal, dir.path() / "cursors", sample_origin());
     REQUIRE(output.start());
     output.deliver_unjournaled(finding("high"));                           // the receiver does not exist yet
     output.deliver_unjournaled(records::gap_record(sample_origin(), {}));  // not wanted here
@@ -271,15 +270,54 @@ TEST_CASE("a finding that the journal refused goes out directly, also after a re
     path.copy(address.sun_path, sizeof address.sun_path - 1);
     REQUIRE(::bind(receiver.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
     const auto message = receive(receiver.get());
-    CHECK(message.find("[egresswatch@32473 unjournaled=\"1\" kind=\"finding\" level=\"high\"") !=
+    CHECK(message.find("[egresswatch@32473 seq=\"0\" unjournaled=\"1\" kind=\"finding\" level=\"high\"") !=
           std::string::npos);
     journal->append(finding()).value();
     CHECK(seqs_of(receive(receiver.get())) == std::vector<int>{2});
     CHECK(output.status().unjournaled_sent == 1);
 }
 
+TEST_CASE("the canary passes every filter by level", "[outputs]") {
+    const TempDir dir;
+    auto journal = open_journal(dir);
+    const Receiver receiver(SOCK_DGRAM);
+    auto config = config_for(Transport::udp, receiver.port);
+    config.level_min = records::Level::critical;
+    Output output(config, *journal, dir.path() / "cursors", sample_origin());
+    REQUIRE(output.start());
+    journal->append(finding("high")).value();
+    Json canary = finding("low");
+    canary["canary"] = true;
+    journal->append(canary).value();
+    CHECK(seqs_of(receive(receiver.fd())) == std::vector<int>{3});
+}
+
+TEST_CASE("a summary tells what the rate limit kept back, and the cursor waits for it", "[outputs]") {
+    const TempDir dir;
+    auto journal = open_journal(dir);
+    const Receiver receiver(SOCK_DGRAM);
+    auto config = config_for(Transport::udp, receiver.port);
+    config.rate_limit = {1, 4};
+    Output output(config, *journal, dir.path() / "cursors", sample_origin());
+    for (int i = 0; i < 20; ++i) journal->append(finding("medium")).value();
+    REQUIRE(output.start());
+    std::vector<int> sent;
+    while (sent.size() < 4)
+        for (const int seq : seqs_of(receive(receiver.fd()))) sent.push_back(seq);
+    CHECK(sent == std::vector<int>{2, 3, 4, 5});
+    REQUIRE(eventually([&] { return output.status().rate_limited == 16; }));
+    CHECK(output.status().cursor_seq < 6);
+    output.stop();  // says it at the end, at the latest
+    const auto summary = receive(receiver.fd());
+    CHECK(summary.find(" summary [egresswatch@32473 seq=\"0\" kind=\"summary\" level=\"medium\"") !=
+          std::string::npos);
+    CHECK(summary.find("\"first_seq\":6") != std::string::npos);
+    CHECK(summary.find("\"last_seq\":21") != std::string::npos);
+    CHECK(output.status().cursor_seq == 21);
+}
+
 TEST_CASE("a destination's configuration is checked as a whole", "[outputs]") {
-    SyslogConfig config;
+    OutputConfig config;
     config.name = "../x";
     config.max_bytes = 9'000;
     config.kinds = {"findings"};

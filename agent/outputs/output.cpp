@@ -1,10 +1,10 @@
-// agent/outputs/syslog_output.cpp - the life of one destination. See syslog_output.h, and README.md for the
-// reasons. SPDX-License-Identifier: Apache-2.0
+// agent/outputs/output.cpp - the life of one destination. See output.h, and README.md for the reasons.
+// SPDX-License-Identifier: Apache-2.0
 //
 // One thread: fetch a record, make it a message, send, note it as in flight; when it is confirmed and the
 // resend window has passed, move the cursor. A broken connection moves the reader back to the cursor. It
 // sleeps in poll() only.
-#include "agent/outputs/syslog_output.h"
+#include "agent/outputs/output.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -22,8 +22,10 @@
 
 #include "agent/journal/reader.h"
 #include "agent/journal/sector_file.h"
-#include "agent/outputs/connection.h"
+#include "agent/outputs/rate_limit.h"
 #include "agent/outputs/rfc5424.h"
+#include "agent/outputs/transport.h"
+#include "agent/records/fit.h"
 #include "agent/unique_fd.h"
 
 namespace egresswatch::outputs {
@@ -33,7 +35,7 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds settle_tick{
     100};  // how often confirmations are looked for while some are awaited
 constexpr std::chrono::milliseconds connect_timeout{10'000};
-constexpr std::chrono::milliseconds full_socket_tick{50};  // ENOBUFS wakes no poll()
+constexpr int messages_per_step = 64;  // between two looks at what else there is to do
 
 Timestamp wall_clock() {
     return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
@@ -41,16 +43,15 @@ Timestamp wall_clock() {
 
 struct Pending {
     std::uint64_t seq = 0;  // 0: unjournaled
+    bool summary = false;   // of what the rate limit kept back from `seq` on
     Json record;            // kept for unjournaled ones only: the journal has the others
     std::string message;
-    std::string frame;  // made for the connection that is up
-    std::size_t offset = 0;
     std::optional<Timestamp> written;
 };
 
 struct InFlight {
     std::uint64_t seq = 0;
-    std::uint64_t stream_end = 0;      // bytes given to this connection, this message included
+    bool summary = false;
     Clock::time_point confirmed_at{};  // of the first `confirmed_count` in the queue
     Json record;                       // unjournaled ones
 };
@@ -66,8 +67,8 @@ std::string_view kind_of_line(std::string_view line) {
 
 }  // namespace
 
-struct SyslogOutput::State {
-    SyslogConfig config;
+struct Output::State {
+    OutputConfig config;
     journal::Journal& journal;
     std::filesystem::path cursor_path;
     records::Origin origin;
@@ -78,7 +79,7 @@ struct SyslogOutput::State {
     std::atomic<bool> stopping{false};
 
     mutable std::mutex mutex;  // guards the four below
-    SyslogStatus status;
+    OutputStatus status;
     std::deque<Json> unjournaled;
     std::uint64_t sent_seq = 0;               // handed over or filtered up to here
     std::optional<Timestamp> oldest_written;  // of the record that waits to be sent
@@ -88,34 +89,41 @@ struct SyslogOutput::State {
     journal::SectorFile cursor_file;
     std::uint64_t stored_cursor = 0;
     Clock::time_point stored_at{};
-    std::unique_ptr<Connection> connection;
+    std::unique_ptr<Transport> transport;
     Clock::time_point connect_deadline{};
     Clock::time_point retry_at{};
     std::chrono::milliseconds backoff{0};
-    std::uint64_t stream_bytes = 0;
     std::optional<Pending> pending;
     std::deque<InFlight> in_flight;
     std::size_t confirmed_count = 0;  // of in_flight, from the front
+    std::uint64_t settled_count = 0;  // messages of this connection that have left in_flight
+    std::uint64_t given_up_counted = 0;
+    std::optional<RateLimit> rate_limit;
+    std::deque<std::uint64_t> summaries;  // first number of each summary that is pending or in flight
     Clock::time_point settled_at{};
     bool was_up = false;
     std::mt19937 random{std::random_device{}()};
 
-    State(SyslogConfig c, journal::Journal& j, std::filesystem::path dir, records::Origin o)
+    State(OutputConfig c, journal::Journal& j, std::filesystem::path dir, records::Origin o)
         : config(std::move(c)), journal(j), cursor_path(std::move(dir) / config.name), origin(std::move(o)) {}
 
     [[nodiscard]] std::expected<void, journal::JournalError> open();
     void run();
     void step(std::optional<Clock::time_point> deadline);
-    void wait(std::chrono::milliseconds at_most, short events);
+    void wait(std::chrono::milliseconds at_most);
     void fetch();
     bool fetch_unjournaled();
-    [[nodiscard]] bool wanted(std::string_view kind, const Json& record) const;
+    [[nodiscard]] bool wanted(const Json& record) const;
     void make_pending(std::uint64_t seq, Json record);
+    bool fetch_summary();
+    [[nodiscard]] bool kept_back(std::uint64_t seq, const Json& record);
     void connect();
     void up();
-    void failed(const ConnectionError& error);
-    void send();
+    void failed(const TransportError& error);
+    void send_what_is_there();
+    bool send_pending();
     void settle();
+    void take_confirmations(Clock::time_point now);
     void store_cursor(bool now);
     [[nodiscard]] std::uint64_t delivered_seq() const;
     void drain();
@@ -124,7 +132,7 @@ struct SyslogOutput::State {
     void note_missing();
 };
 
-std::expected<void, journal::JournalError> SyslogOutput::State::open() {
+std::expected<void, journal::JournalError> Output::State::open() {
     std::error_code made;
     std::filesystem::create_directories(cursor_path.parent_path(), made);
     if (made)
@@ -143,9 +151,14 @@ std::expected<void, journal::JournalError> SyslogOutput::State::open() {
     }
     context.facility = config.facility;
     context.body = config.body;
-    context.bytes_max = config.max_bytes != 0                ? config.max_bytes
-                        : config.transport == Transport::udp ? message_bytes_udp
-                                                             : message_bytes_stream;
+    context.time_digits = config.time_digits;
+    if (config.rate_limit.per_second != 0) {
+        if (config.rate_limit.burst == 0) config.rate_limit.burst = config.rate_limit.per_second * 10;
+        rate_limit.emplace(config.rate_limit);
+    }
+    context.bytes_max = config.max_bytes != 0                    ? config.max_bytes
+                        : config.transport == TransportKind::udp ? message_bytes_udp
+                                                                 : message_bytes_stream;
     context.host = origin.host;
     context.version = origin.version;
     context.process_id = std::to_string(::getpid());
@@ -158,17 +171,62 @@ std::expected<void, journal::JournalError> SyslogOutput::State::open() {
 // ---- records in
 // ---------------------------------------------------------------------------------------------------
 
-bool SyslogOutput::State::wanted(std::string_view kind, const Json& record) const {
-    if (!config.kinds.contains(std::string(kind))) return false;
-    if (kind != "finding") return true;
+// The canary's way must be that of every finding, whatever the level: its arrival says that the way is open.
+bool Output::State::wanted(const Json& record) const {
+    const auto kind = record.find("kind");
+    if (kind == record.end() || !kind->is_string() || !config.kinds.contains(kind->get<std::string>()))
+        return false;
+    if (*kind != "finding" || record.contains("canary")) return true;
     if (record.contains("test") && !config.test_findings) return false;
     return records::level_of(record) >= config.level_min;
 }
 
-void SyslogOutput::State::make_pending(std::uint64_t seq, Json record) {
+// Only what comes in masses is limited; the few records about the monitor itself always go.
+bool Output::State::kept_back(std::uint64_t seq, const Json& record) {
+    const auto& kind = record.at("kind").get_ref<const std::string&>();
+    if (!rate_limit || record.contains("canary") ||
+        (kind != "finding" && kind != "flow" && kind != "coverage"))
+        return false;
+    const auto written = record.find("written");
+    const auto time = written != record.end() && written->is_string()
+                          ? records::parse_time(written->get_ref<const std::string&>())
+                          : std::nullopt;
+    const Level level = records::level_of(record);
+    if (rate_limit->admit(level, time.value_or(wall_clock()))) return false;
+    rate_limit->skip(seq, level, records::rule_or_kind(record));
+    const std::lock_guard guard(mutex);
+    ++status.rate_limited;
+    return true;
+}
+
+bool Output::State::fetch_summary() {
+    if (!rate_limit ||
+        !(rate_limit->summary_due(wall_clock()) || (stopping && rate_limit->skipped().records != 0)))
+        return false;
+    const RateLimit::Skipped skipped = rate_limit->take();
+    Json record = records::record_head(origin, "summary", wall_clock());
+    record["written"] = record["time"];
+    record["level"] = records::level_name(skipped.highest);
+    record["reason"] = "rate-limit";
+    record["records"] = skipped.records;
+    record["first_seq"] = skipped.first_seq;
+    record["last_seq"] = skipped.last_seq;
+    record["levels"] = Json::object();
+    for (std::size_t i = 0; i < skipped.by_level.size(); ++i)
+        if (skipped.by_level[i] != 0)
+            record["levels"][std::string(records::level_name(static_cast<Level>(i)))] = skipped.by_level[i];
+    record["rules"] = skipped.by_rule;
+    make_pending(skipped.first_seq, std::move(record));
+    pending->summary = true;
+    summaries.push_back(skipped.first_seq);
+    return true;
+}
+
+void Output::State::make_pending(std::uint64_t seq, Json record) {
     ++context.sequence_id;
     context.clock_synced = kernel_clock_synced();
-    Message message = format_message(record, context);
+    Message message =
+        is_syslog(config.transport) ? format_message(record, context) : format_bare(record, context);
     Pending next;
     next.seq = seq;
     next.message = std::move(message.text);
@@ -184,7 +242,7 @@ void SyslogOutput::State::make_pending(std::uint64_t seq, Json record) {
     ++status.shortened;
 }
 
-bool SyslogOutput::State::fetch_unjournaled() {
+bool Output::State::fetch_unjournaled() {
     Json record;
     {
         const std::lock_guard guard(mutex);
@@ -196,9 +254,9 @@ bool SyslogOutput::State::fetch_unjournaled() {
     return true;
 }
 
-void SyslogOutput::State::fetch() {
+void Output::State::fetch() {
     while (!pending) {
-        if (fetch_unjournaled()) return;
+        if (fetch_unjournaled() || fetch_summary()) return;
         auto entry = reader->next();
         note_missing();
         if (!entry) return;
@@ -214,18 +272,17 @@ void SyslogOutput::State::fetch() {
             ++status.undeliverable;
             continue;
         }
-        const auto named = record.find("kind");
-        if (named == record.end() || !named->is_string() ||
-            !wanted(named->get_ref<const std::string&>(), record)) {
+        if (!wanted(record)) {
             const std::lock_guard guard(mutex);
             ++status.filtered;
             continue;
         }
+        if (kept_back(entry->seq, record)) continue;
         make_pending(entry->seq, std::move(record));
     }
 }
 
-void SyslogOutput::State::note_missing() {
+void Output::State::note_missing() {
     const auto missing = reader->take_missing();
     if (!missing) return;
     const std::lock_guard guard(mutex);
@@ -235,41 +292,39 @@ void SyslogOutput::State::note_missing() {
 // ---- messages out
 // -------------------------------------------------------------------------------------------------
 
-void SyslogOutput::State::set_state(const char* state) {
+void Output::State::set_state(const char* state) {
     const std::lock_guard guard(mutex);
     status.state = state;
 }
 
-void SyslogOutput::State::connect() {
+void Output::State::connect() {
     set_state("connecting");
     {
         const std::lock_guard guard(mutex);
         if (was_up || status.errors != 0) ++status.retries;
     }
-    auto made = connect_to(config);
-    if (!made) return failed(made.error());
-    connection = std::move(*made);
+    auto opened = open_transport(config);
+    if (!opened) return failed(opened.error());
+    transport = std::move(*opened);
     connect_deadline = Clock::now() + connect_timeout;
-    if (!connection->connecting()) up();
+    if (!transport->connecting()) up();
 }
 
-void SyslogOutput::State::up() {
+void Output::State::up() {
     was_up = true;
-    stream_bytes = 0;
-    if (pending) {
-        pending->frame = connection->frame(pending->message);
-        pending->offset = 0;
-    }
     set_state("up");
 }
 
 // Back to the cursor: everything behind it may not have arrived.
-void SyslogOutput::State::failed(const ConnectionError& error) {
+void Output::State::failed(const TransportError& error) {
+    // What the receiver itself had confirmed up to now need not go again.
+    if (transport && transport->proves_delivery()) take_confirmations(Clock::now());
     const std::uint64_t delivered = delivered_seq();
-    connection.reset();
+    transport.reset();
     backoff = backoff.count() == 0 ? config.backoff_min : std::min(backoff * 2, config.backoff_max);
     std::uniform_real_distribution<double> jitter(0.5, 1.0);
-    retry_at = Clock::now() + std::chrono::duration_cast<Clock::duration>(backoff * jitter(random));
+    retry_at = Clock::now() + std::max(std::chrono::duration_cast<Clock::duration>(backoff * jitter(random)),
+                                       std::chrono::duration_cast<Clock::duration>(error.retry_after));
     {
         const std::lock_guard guard(mutex);
         ++status.errors;
@@ -288,59 +343,90 @@ void SyslogOutput::State::failed(const ConnectionError& error) {
     if (!in_flight.empty() || (pending && pending->seq == 0)) {
         pending.reset();
         reader->seek(delivered);
+        summaries.clear();
+        if (rate_limit) rate_limit.emplace(config.rate_limit);  // judges them anew
     }
     in_flight.clear();
     confirmed_count = 0;
+    settled_count = 0;
+    given_up_counted = 0;
 }
 
-void SyslogOutput::State::send() {
-    if (pending->frame.empty()) pending->frame = connection->frame(pending->message);
-    const auto sent = connection->send(pending->frame, pending->offset);
-    if (!sent) return failed(sent.error());
-    if (*sent == Sent::part) return wait(full_socket_tick, POLLOUT);
+// False when the transport takes no more for now, or is gone.
+bool Output::State::send_pending() {
+    const auto taken = transport->send(pending->message);
+    if (!taken) {
+        failed(taken.error());
+        return false;
+    }
+    if (*taken == Taken::busy) return false;
     const std::lock_guard guard(mutex);
-    if (*sent == Sent::impossible) {
+    if (*taken == Taken::impossible) {
         ++status.undeliverable;
         status.last_error = records::format_time(wall_clock()) + " a message of " +
-                            std::to_string(pending->frame.size()) + " bytes is too long for this transport";
+                            std::to_string(pending->message.size()) + " bytes is too long for this transport";
         pending.reset();
-        return;
+        return true;
     }
-    stream_bytes += pending->frame.size();
     ++status.sent;
-    status.bytes += pending->frame.size();
+    status.bytes += pending->message.size();
     if (pending->seq == 0) ++status.unjournaled_sent;
-    in_flight.push_back({pending->seq, stream_bytes, {}, std::move(pending->record)});
+    in_flight.push_back({pending->seq, pending->summary, {}, std::move(pending->record)});
     pending.reset();
+    return true;
+}
+
+void Output::State::send_what_is_there() {
+    for (int i = 0; i < messages_per_step; ++i) {
+        if (!pending) fetch();
+        if (!pending) break;
+        if (!send_pending()) break;
+    }
+    if (!transport) return;
+    if (const auto flushed = transport->flush(); !flushed) failed(flushed.error());
 }
 
 // The records in front of the first one that is not confirmed; filtered ones among them count as delivered.
-std::uint64_t SyslogOutput::State::delivered_seq() const {
+std::uint64_t Output::State::delivered_seq() const {
+    // What was kept back stands behind its summary, whose number may be lower than that of what went before.
+    std::uint64_t at_most = reader->position();
+    if (rate_limit && rate_limit->skipped().records != 0) at_most = rate_limit->skipped().first_seq - 1;
+    if (!summaries.empty()) at_most = std::min(at_most, summaries.front() - 1);
     for (const auto& item : in_flight)
-        if (item.seq != 0) return item.seq - 1;
-    if (pending && pending->seq != 0) return pending->seq - 1;
-    return reader->position();
+        if (item.seq != 0) return std::min(at_most, item.seq - 1);
+    if (pending && pending->seq != 0) return std::min(at_most, pending->seq - 1);
+    return at_most;
 }
 
-void SyslogOutput::State::settle() {
+void Output::State::take_confirmations(Clock::time_point now) {
+    const auto window = transport->proves_delivery() ? std::chrono::milliseconds{0} : config.resend_window;
+    const std::uint64_t confirmed = transport->confirmed() - settled_count;
+    if (const std::uint64_t refused = transport->given_up(); refused != given_up_counted) {
+        const std::lock_guard guard(mutex);
+        status.undeliverable += refused - given_up_counted;
+        status.last_error = records::format_time(wall_clock()) + " the receiver refuses a record for good";
+        given_up_counted = refused;
+    }
+    while (confirmed_count < in_flight.size() && confirmed_count < confirmed)
+        in_flight[confirmed_count++].confirmed_at = now;
+    while (confirmed_count != 0 && now - in_flight.front().confirmed_at >= window) {
+        if (in_flight.front().summary) summaries.pop_front();
+        in_flight.pop_front();
+        --confirmed_count;
+        ++settled_count;
+        backoff = std::chrono::milliseconds{0};  // it works
+    }
+}
+
+void Output::State::settle() {
     const auto now = Clock::now();
     if (!stopping && now - settled_at < settle_tick) return;
     settled_at = now;
-    if (connection && !in_flight.empty()) {
-        const std::uint64_t confirmed =
-            stream_bytes - std::min(stream_bytes, connection->unconfirmed_bytes());
-        while (confirmed_count < in_flight.size() && in_flight[confirmed_count].stream_end <= confirmed)
-            in_flight[confirmed_count++].confirmed_at = now;
-        while (confirmed_count != 0 && now - in_flight.front().confirmed_at >= config.resend_window) {
-            in_flight.pop_front();
-            --confirmed_count;
-            backoff = std::chrono::milliseconds{0};  // it works
-        }
-    }
+    if (transport && !in_flight.empty()) take_confirmations(now);
     store_cursor(false);
 }
 
-void SyslogOutput::State::store_cursor(bool now) {
+void Output::State::store_cursor(bool now) {
     const std::uint64_t delivered = delivered_seq();
     if (delivered == stored_cursor) return;
     if (!now && Clock::now() - stored_at < config.cursor_interval) return;
@@ -359,7 +445,7 @@ void SyslogOutput::State::store_cursor(bool now) {
     reader->delivered(delivered);
 }
 
-void SyslogOutput::State::update_lag() {
+void Output::State::update_lag() {
     const std::lock_guard guard(mutex);
     sent_seq = pending && pending->seq != 0 ? pending->seq - 1 : reader->position();
     oldest_written = pending ? pending->written : std::nullopt;
@@ -368,52 +454,51 @@ void SyslogOutput::State::update_lag() {
 // ---- the loop
 // -----------------------------------------------------------------------------------------------------
 
-// `events`: what to wait for on the connection besides its end.
-void SyslogOutput::State::wait(std::chrono::milliseconds at_most, short events) {
-    pollfd fds[3] = {{control.get(), POLLIN, 0},
-                     {pending ? -1 : reader->wake_fd(), POLLIN, 0},
-                     {connection ? connection->fd() : -1, static_cast<short>(POLLIN | events), 0}};
+void Output::State::wait(std::chrono::milliseconds at_most) {
+    pollfd fds[2] = {{control.get(), POLLIN, 0}, {pending ? -1 : reader->wake_fd(), POLLIN, 0}};
     if (stopping) fds[0].fd = -1;  // its eventfd stays readable
-    ::poll(fds, 3, static_cast<int>(at_most.count()));
+    if (transport)
+        transport->wait(fds, at_most);
+    else
+        ::poll(fds, 2, static_cast<int>(at_most.count()));
     if ((fds[0].revents & POLLIN) != 0 && !stopping) {
         eventfd_t drained = 0;
         ::eventfd_read(control.get(), &drained);
     }
-    if (!connection || fds[2].revents == 0) return;
-    if (connection->connecting()) {
-        const auto finished = connection->finish();
-        if (!finished) return failed(finished.error());
-        return up();
-    }
-    if ((fds[2].revents & (POLLIN | POLLERR | POLLHUP)) == 0) return;
-    if (const auto alive = connection->check(); !alive) failed(alive.error());
+    if (!transport) return;
+    const bool was_connecting = transport->connecting();
+    if (const auto worked = transport->work(); !worked) return failed(worked.error());
+    if (was_connecting && !transport->connecting()) up();
 }
 
-void SyslogOutput::State::step(std::optional<Clock::time_point> deadline) {
+void Output::State::step(std::optional<Clock::time_point> deadline) {
     using std::chrono::milliseconds;
-    const auto now = Clock::now();
-    const auto until = [&](Clock::time_point when) {
-        return std::max(milliseconds{1}, std::chrono::ceil<milliseconds>(when - now));
+    const auto until = [](Clock::time_point when) {
+        return std::max(milliseconds{0}, std::chrono::ceil<milliseconds>(when - Clock::now()));
     };
     milliseconds longest{60'000};
+    if (rate_limit && rate_limit->skipped().records != 0) longest = RateLimit::summary_interval;
     if (deadline) longest = std::min(longest, until(*deadline));
     settle();
-    fetch();
+    if (!pending) fetch();
     update_lag();
-    if (!connection) {
-        if (now >= retry_at) return connect();
-        return wait(std::min(longest, until(retry_at)), 0);
+    if (!transport) {
+        if (Clock::now() >= retry_at) return connect();
+        return wait(std::min(longest, until(retry_at)));
     }
-    if (connection->connecting()) {
-        if (now >= connect_deadline) return failed({"connect " + destination_text(config) + ": no answer"});
-        return wait(std::min(longest, until(connect_deadline)), POLLOUT);
+    if (transport->connecting()) {
+        if (Clock::now() >= connect_deadline)
+            return failed({"connect " + destination_text(config) + ": no answer"});
+        return wait(std::min(longest, until(connect_deadline)));
     }
-    if (pending) return send();
+    const bool more = pending.has_value();
+    if (more) send_what_is_there();
+    if (more && transport && !pending) return wait(milliseconds{0});
     const bool unsettled = !in_flight.empty() || delivered_seq() != stored_cursor;
-    wait(unsettled ? std::min(longest, settle_tick) : longest, 0);
+    wait(unsettled ? std::min(longest, settle_tick) : longest);
 }
 
-void SyslogOutput::State::run() {
+void Output::State::run() {
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are the daemon's own affair
@@ -422,22 +507,22 @@ void SyslogOutput::State::run() {
     set_state("stopped");
 }
 
-void SyslogOutput::State::drain() {
+void Output::State::drain() {
     const auto deadline = Clock::now() + config.stop_timeout;
-    const auto all_confirmed = [this] {
-        return in_flight.empty() ||
-               in_flight.back().stream_end + connection->unconfirmed_bytes() <= stream_bytes;
-    };
-    if (!connection && Clock::now() >= retry_at) connect();
-    while (connection && Clock::now() < deadline) {
+    if (!transport && Clock::now() >= retry_at) connect();
+    while (transport && Clock::now() < deadline) {
         fetch();
-        if (!pending && !connection->connecting() && all_confirmed()) break;
+        if (!pending && !transport->connecting() &&
+            (in_flight.empty() || transport->confirmed() - settled_count >= in_flight.size()))
+            break;
         step(deadline);
     }
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    if (connection && !connection->connecting() && !pending &&
-        connection->close_and_confirm(std::max(left, std::chrono::milliseconds{1})))
+    if (transport && !transport->connecting() && !pending &&
+        transport->finish(std::max(left, std::chrono::milliseconds{1}))) {
         in_flight.clear();
+        summaries.clear();
+    }
     confirmed_count = 0;
     store_cursor(true);
     update_lag();
@@ -446,38 +531,36 @@ void SyslogOutput::State::drain() {
 // ---- the outside
 // --------------------------------------------------------------------------------------------------
 
-SyslogOutput::SyslogOutput(SyslogConfig config, journal::Journal& journal, std::filesystem::path cursor_dir,
-                           records::Origin origin)
+Output::Output(OutputConfig config, journal::Journal& journal, std::filesystem::path cursor_dir,
+               records::Origin origin)
     : state_(std::make_unique<State>(std::move(config), journal, std::move(cursor_dir), std::move(origin))) {
-    static constexpr const char* transports[] = {"unix", "udp", "tcp"};
     state_->status.name = state_->config.name;
-    state_->status.transport = transports[static_cast<std::size_t>(state_->config.transport)];
+    state_->status.type =
+        is_syslog(state_->config.transport) ? "syslog" : transport_name(state_->config.transport);
+    state_->status.transport = transport_name(state_->config.transport);
     state_->status.destination = destination_text(state_->config);
     state_->status.state = "starting";
 }
 
-SyslogOutput::~SyslogOutput() {
+Output::~Output() {
     stop();
 }
 
-std::expected<void, journal::JournalError> SyslogOutput::start() {
+std::expected<void, journal::JournalError> Output::start() {
     if (auto opened = state_->open(); !opened) return opened;
     state_->thread = std::thread([this] { state_->run(); });
     return {};
 }
 
-void SyslogOutput::stop() noexcept {
+void Output::stop() noexcept {
     if (!state_->thread.joinable()) return;
     state_->stopping = true;
     ::eventfd_write(state_->control.get(), 1);
     state_->thread.join();
 }
 
-void SyslogOutput::deliver_unjournaled(const Json& record) {
-    const auto kind = record.find("kind");
-    if (kind == record.end() || !kind->is_string() ||
-        !state_->wanted(kind->get_ref<const std::string&>(), record))
-        return;
+void Output::deliver_unjournaled(const Json& record) {
+    if (!state_->wanted(record)) return;
     Json marked = record;
     marked["unjournaled"] = true;
     {
@@ -491,9 +574,9 @@ void SyslogOutput::deliver_unjournaled(const Json& record) {
     ::eventfd_write(state_->control.get(), 1);
 }
 
-SyslogStatus SyslogOutput::status() const {
+OutputStatus Output::status() const {
     const std::lock_guard guard(state_->mutex);
-    SyslogStatus out = state_->status;
+    OutputStatus out = state_->status;
     const std::uint64_t visible = state_->reader ? state_->reader->visible_seq() : 0;
     out.lag_records = visible > state_->sent_seq ? visible - state_->sent_seq : 0;
     if (out.lag_records != 0 && state_->oldest_written)
