@@ -4,7 +4,17 @@
 // Frames:  TXNR SP COMMAND SP DATALEN [SP DATA] LF, transaction numbers 1 to 999,999,999, answered by
 //          TXNR "rsp" DATALEN "200 OK"; number 0 is a hint of the receiver ("serverclose").
 // Limits:  window messages wait for their acknowledgement; more: busy.
-// Why not librelp's client: README.md. What it is tested against is librelp's server, in rsyslog's imrelp.
+// Why not librelp's client (read in 1.11 of Debian 12 and in 1.13): it cannot say which message has arrived.
+// - relpSessSendSyslog() passes no response handler to relpSessSendCommand(); the unacknowledged list of the
+//   session is private, and no function of librelp.h tells its length. A cursor has nothing to advance by.
+// - Answers are read inside relpCltSendSyslog() only (relpSessWaitState(), relpSessRcvData()): the last
+//   messages of an idle output would stay unknown until the next one.
+// - The handler of "rsp" takes the message off that list (relpSessGetUnacked()) before it looks at the code,
+//   and destroys it whatever the code was: what the receiver refused is not sent again.
+// - It blocks: relpSessWaitState() polls for the whole timeout while the window is full,
+//   relpSendbufSendAll() in relpTcpWaitWriteable(), relpCltConnect() in getaddrinfo() and poll().
+// Tested against librelp's server, in rsyslog's imrelp: tests/netns/syslog_test.cpp, tls_test.cpp and
+// tests/reliability.
 #include <array>
 #include <charconv>
 #include <deque>

@@ -200,31 +200,31 @@ Message format_message(const Json& record, const MessageContext& context) {
     Elements elements{own_params(record), true};
     Message message;
     std::string data = structured_data(elements, context, "");
-    {
-        const records::Body whole =
-            records::fit_body(context.body, record, records::body_unlimited, context.time_digits);
-        message.text = head + data + " " + with_mark(whole, context);
-        if (message.text.size() <= context.bytes_max) return message;
-    }
-    const auto fit = [&] {
+    const records::Body whole =
+        records::fit_body(context.body, record, records::body_unlimited, context.time_digits);
+    message.text = head + data + " " + with_mark(whole, context);
+    if (message.text.size() <= context.bytes_max) return message;
+
+    const auto room = [&] {
         const std::size_t used = head.size() + data.size() + cut_param_bytes + 1 + bom.size();
-        return records::fit_body(context.body, record,
-                                 context.bytes_max > used ? context.bytes_max - used : 0,
-                                 context.time_digits);
+        return context.bytes_max > used ? context.bytes_max - used : 0;
     };
-    records::Body body = fit();
     std::size_t dropped_here = 0;
-    const auto refit = [&] {
+    const auto dropped_one = [&] {
         ++dropped_here;
         data = structured_data(elements, context, "");
-        body = fit();
     };
     // First goes what the body says as well, then the body's optional fields, then those of the structured
     // data, then the body itself.
-    while (context.body != records::BodyKind::text && (body.cut || body.dropped != 0) &&
+    while (context.body != records::BodyKind::text && whole.text.size() > room() &&
            drop_param(elements, true))
-        refit();
-    while (body.cut && drop_one(elements)) refit();
+        dropped_one();
+    const auto fit = [&] { return records::fit_body(context.body, record, room(), context.time_digits); };
+    records::Body body = fit();
+    while (body.cut && drop_one(elements)) {
+        dropped_one();
+        body = fit();
+    }
     message.dropped = body.dropped + dropped_here;
     message.cut = body.cut;
     data = structured_data(elements, context, std::to_string(message.dropped) + (body.cut ? "+body" : ""));

@@ -7,6 +7,7 @@
 # What must hold: over RELP nothing is missing, whatever the fault. TCP and TLS: what is missing is counted and stated;
 # nothing may be where the receiver ended cleanly or the daemon was killed. UDP is what it is. Nowhere a torn message.
 import argparse
+import concurrent.futures
 import json
 import os
 import random
@@ -21,22 +22,27 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from receivers import Certificates, Rsyslog, SyslogNg, eventually, free_port, unpack_syslog_ng  # noqa: E402
+from daemon import Daemon, Traffic  # noqa: E402
+from receivers import Certificates, Rsyslog, SyslogNg, eventually, unpack_syslog_ng  # noqa: E402
 
 SURE = ("relp", "relp-tls")
+
+
+def output_lines(ports, certificates, bytes_max=4000):
+    lines = ["outputs:"]
+    for transport, port in ports.items():
+        tls = f', tls: {{ca_file: {certificates.path("ca.pem")}}}' if "tls" in transport else ""
+        lines.append(f'  - {{name: {transport}, type: syslog, transport: {transport.split("-")[0]},'
+                     f' address: 127.0.0.1, port: {port}, kinds: [finding], max_bytes: {bytes_max}{tls}}}')
+    return lines
 
 
 class Feeder:
     """The delivering half of the daemon, with one output for each port of `ports`."""
 
-    def __init__(self, program, folder, ports, certificates):
+    def __init__(self, program, folder, lines):
         self.program, self.folder = program, folder
         os.makedirs(folder, exist_ok=True)
-        lines = ["outputs:"]
-        for transport, port in ports.items():
-            tls = f', tls: {{ca_file: {certificates.path("ca.pem")}}}' if "tls" in transport else ""
-            lines.append(f'  - {{name: {transport}, type: syslog, transport: {transport.split("-")[0]},'
-                         f' address: 127.0.0.1, port: {port}, kinds: [finding], max_bytes: 4000{tls}}}')
         self.config = os.path.join(folder, "outputs.yaml")
         with open(self.config, "w", encoding="ascii") as file:
             file.write("\n".join(lines) + "\n")
@@ -107,11 +113,14 @@ class Breaker:
         except OSError:
             client.close()
             return
+        broken = threading.Event()
+
         def back():
             try:
                 while data := server.recv(65536):
                     client.sendall(data)
-                client.shutdown(socket.SHUT_WR)
+                if not broken.is_set():
+                    client.shutdown(socket.SHUT_WR)
             except OSError:
                 pass
         threading.Thread(target=back, daemon=True).start()
@@ -124,6 +133,10 @@ class Breaker:
                     if left <= 0:
                         self.resets_left -= 1
                         self.resets += 1
+                        # The other thread's recv() would keep the closed socket alive, and the receiver's connection
+                        # open: syslog-ng takes ten of them.
+                        broken.set()
+                        server.shutdown(socket.SHUT_RD)
                         for end in (client, server):  # a reset, not an orderly end
                             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                         client.close()
@@ -145,8 +158,14 @@ class Run:
         self.quick = options.quick
         self.total = 600 if self.quick else 20_000
         self.rate = 300 if self.quick else 1_000
-        self.feeder = Feeder(options.feeder, os.path.join(folder, "feeder"), receiver.ports, receiver.certificates)
+        self.folder = folder
+        self.bytes_max = 4000
+        self.feeder = self.feeder_to(receiver.ports)
         self.limit = 60 if self.quick else 300
+
+    def feeder_to(self, ports):
+        return Feeder(self.options.feeder, os.path.join(self.folder, "feeder"),
+                      output_lines(ports, self.receiver.certificates, self.bytes_max))
 
     def feed_through(self, fault):
         """The findings flow; `fault` happens in their midst; all is delivered in the end."""
@@ -226,7 +245,7 @@ def reset(run):
     """Connections break in the middle of a message."""
     breakers = {t: Breaker(port) for t, port in run.receiver.ports.items() if t != "udp"}
     ports = {t: breakers[t].port if t in breakers else port for t, port in run.receiver.ports.items()}
-    run.feeder = Feeder(run.options.feeder, run.feeder.folder, ports, run.receiver.certificates)
+    run.feeder = run.feeder_to(ports)
     for breaker in breakers.values():
         breaker.resets_left = 3 if run.quick else 50
     run.feed_through(lambda: eventually(lambda: all(b.resets_left <= 0 for b in breakers.values()), run.limit, "all resets"))
@@ -237,6 +256,8 @@ def reset(run):
 def outage(run):
     """A day without receiver: the backlog is written first, at times spread over 24 hours."""
     run.total = 2_000 if run.quick else run.options.outage_findings
+    run.bytes_max = 700  # the findings are to be many, not large
+    run.feeder = run.feeder_to(run.receiver.ports)
     run.receiver.end()
     run.feeder.start(run.total, run.rate, "--backlog-hours", "24")
     written = os.path.join(run.feeder.folder, "backlog-written")
@@ -248,17 +269,39 @@ def outage(run):
 
 
 def daemon_killed(run):
-    """kill -9 at random moments of the daemon's life."""
+    """kill -9 of the real egresswatchd at random moments of its life, packets leaving all the while."""
+    daemon = Daemon(os.path.dirname(run.options.feeder), os.path.join(run.folder, "daemon"),
+                    output_lines(run.receiver.ports, run.receiver.certificates))
+    run.feeder = daemon
+    # Few: a daemon that was killed has forgotten what it suppressed, and finds every flow that still lives again.
+    traffic = Traffic(per_second=40 if run.quick else 20)
+    try:
+        live_and_die(run, daemon, traffic)
+    finally:
+        traffic.stop()
+        daemon.close()
+
+
+def live_and_die(run, daemon, traffic):
     chance = random.Random(6)
-    lives = 8 if run.quick else 200
-    per_life = 60
-    for life in range(lives):
-        run.feeder.start(per_life * (life + 1), 300)
-        time.sleep(chance.uniform(0.02, 0.5))
-        run.feeder.kill()
-    run.total = per_life * lives
-    run.feeder.start(run.total, 2_000)
-    run.feeder.wait(run.limit)
+    begun = time.monotonic()
+    daemon.start()
+    eventually(daemon.watches, 60, "egresswatchd watches")
+    ready = time.monotonic() - begun
+    for _ in range(4 if run.quick else 200):
+        time.sleep(chance.uniform(0.0, 0.6))
+        daemon.kill()
+        daemon.start()
+        time.sleep(chance.uniform(0.0, 1.2) * ready)
+    eventually(daemon.watches, 60, "egresswatchd watches")
+    eventually(lambda: traffic.sent > 20, 30, "packets")
+    traffic.stop()
+    eventually(daemon.all_delivered, run.limit, "everything is delivered")
+    daemon.stop()
+    run.total = len(daemon.findings())
+    if run.total < daemon.lives:
+        raise AssertionError(f"only {run.total} findings in {daemon.lives} lives")
+    print(f"  {daemon.lives} lives, ready after {ready:.2f} s, {traffic.sent} packets", file=sys.stderr)
 
 
 FAULTS = {
@@ -272,7 +315,9 @@ FAULTS = {
     "day of outage": (outage, ("rsyslog",)),
     "daemon killed": (daemon_killed, ("rsyslog", "syslog-ng")),
 }
+
 LOSSY_STORE = "receiver's disk full"
+BOTH_IN_QUICK = ("receiver killed", "connections reset")
 # Where TCP and TLS must lose nothing either.
 LOSSLESS = ("receiver stopped", "receiver slow", "connections reset", "daemon killed", "day of outage")
 
@@ -353,29 +398,24 @@ def main():
     parser.add_argument("--keep", action="store_true", help="leave the folder with logs")
     options = parser.parse_args()
     options.feeder = os.path.abspath(options.feeder)
-    mounts = options.only is None or "disk" in options.only
-    if mounts and os.geteuid() != 0:
-        sys.exit("reliability: root is needed: a full disk is a mounted one")
-    if mounts and os.environ.get("EGRESSWATCH_OWN_MOUNTS") is None:  # what is mounted here, nobody else sees
-        os.environ["EGRESSWATCH_OWN_MOUNTS"] = "yes"
-        os.execvp("unshare", ("unshare", "--mount", sys.executable, *sys.argv))
+    if os.geteuid() != 0:
+        sys.exit("reliability: root is needed: for the daemon's hooks, and a full disk is a mounted one")
+    tree = unpack_syslog_ng(os.path.join(os.path.dirname(options.feeder), os.pardir, "syslog-ng"))
+    if os.environ.get("EGRESSWATCH_OWN_WORLD") is None:  # what is mounted and sent here, nobody else sees
+        os.environ["EGRESSWATCH_OWN_WORLD"] = "yes"
+        os.execvp("unshare", ("unshare", "--mount", "--net", sys.executable, *sys.argv))
+    subprocess.run(("ip", "link", "set", "lo", "up"), check=True)
     folder = tempfile.mkdtemp(prefix="egresswatch-reliability-")
+    jobs = [(fault, server) for fault, (_, servers) in FAULTS.items() if options.only in (None, fault)
+            for server in (servers[:1] if options.quick and fault not in BOTH_IN_QUICK else servers)]
     rows, problems = [], []
-    try:
-        cache = os.path.join(os.path.dirname(options.feeder), os.pardir, "syslog-ng")
-        tree = unpack_syslog_ng(cache)
-        for fault, (_, servers) in FAULTS.items():
-            if options.only not in (None, fault):
-                continue
-            if options.quick and fault != "receiver killed":
-                servers = servers[:1]
-            for server in servers:
-                more, wrong = run_fault(options, fault, server, folder, tree)
-                rows += more
-                problems += wrong
-    finally:
-        if not options.keep:
-            shutil.rmtree(folder, ignore_errors=True)
+    # They wait more than they work. The figures of the table are made one after the other.
+    with concurrent.futures.ThreadPoolExecutor(max_workers=4 if options.quick else 1) as pool:
+        for more, wrong in pool.map(lambda job: run_fault(options, *job, folder, tree), jobs):
+            rows += more
+            problems += wrong
+    if not options.keep:
+        shutil.rmtree(folder, ignore_errors=True)
     if options.table:
         print(table(rows))
     for problem in problems:
