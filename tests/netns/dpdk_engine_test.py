@@ -11,7 +11,7 @@ import unittest
 
 from case import SiteCase, main
 from scenes import MIB, Counters, scene_allowed, scene_bulk_tcp, scene_bulk_udp6, scene_pull
-from world import BIN, BUILD, PYTHON, SINK, WORLD, wait_for
+from world import BIN, BUILD, PYTHON, SINK, WORLD, WorldError, wait_for
 
 AF_PACKET = "net_af_packet0"
 ROUTER_MACS = "0200000000550200000000660800"  # to nobody: what counts is that they left
@@ -126,11 +126,21 @@ class CannotKeepUp(DpdkCase):
             self.send("eth0", 20_000, ROUTER_MACS)
         finally:
             site.daemon.send_signal(signal.SIGCONT)
-        last = site.counters()
-        self.balance(last)
-        counted = sum(last.hook[way]["seen"]["packets"] - first.hook[way]["seen"]["packets"] for way in ("out", "in"))
-        lost = sum(last.hook["dropped"].values())
-        sent = sum(last.interface[way]["packets"] - first.interface[way]["packets"] for way in ("tx", "rx"))
+
+        def numbers():
+            """What was counted, lost and sent. What two rings of 64 frames hold, the cores have still to fetch when the
+            daemon answers again."""
+            last = site.counters()
+            self.balance(last)
+            counted = sum(last.hook[way]["seen"]["packets"] - first.hook[way]["seen"]["packets"] for way in ("out", "in"))
+            lost = sum(last.hook["dropped"].values())
+            sent = sum(last.interface[way]["packets"] - first.interface[way]["packets"] for way in ("tx", "rx"))
+            return counted, lost, sent
+        try:
+            wait_for("the rings to be empty", 10, lambda: sum(numbers()[:2]) >= numbers()[2])
+        except WorldError as error:
+            print(f"  {error}")  # the numbers say how many are missing
+        counted, lost, sent = numbers()
         print(f"  {sent} packets: {counted} counted, {lost} lost", flush=True)
         self.assertGreater(lost, 10_000, "the rings were too small on purpose")
         self.assertEqual(counted + lost, sent)
