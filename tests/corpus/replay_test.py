@@ -2,10 +2,13 @@
 # tests/corpus/replay_test.py - the program itself over every capture: same lines each time, exact fields, exact sums.
 # SPDX-License-Identifier: Apache-2.0
 """usage: replay_test.py EGRESSWATCH"""
+import csv
+import io
 import json
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 FIELDS = ["local", "remote", "local_port", "remote_port", "l4_proto", "packets_out", "bytes_out", "packets_in",
           "bytes_in", "class", "country", "initiator", "tunnel", "outer_local", "outer_remote", "first_seen",
@@ -13,6 +16,23 @@ FIELDS = ["local", "remote", "local_port", "remote_port", "l4_proto", "packets_o
 DAMAGED = {"badfile-record-longer-than-max.pcap", "badfile-version-1.pcap", "badfile-pcapng-shb-option-too-long.pcapng",
            "fmt-not-pcap-solaris.snoop"}
 HERE = pathlib.Path(__file__).resolve().parent / "captures"
+ORACLE = HERE.parent / "oracle"
+SUMS = ["packets_out", "bytes_out", "packets_in", "bytes_in", "flows"]
+# Every flow is a finding, under a title that a table must quote.
+POLICY = """\
+policy: egresswatch/v1
+name: formats
+revision: 1
+owner: tests@example.org
+regions: {r: {countries: [IE]}}
+home: r
+rules:
+  - id: everything
+    title: "All, \\"every\\" byte"
+    level: low
+    when: {country: unknown}
+    window: {sum: bytes_out, over: 1m, by: [remote], at_least: 1 B}
+"""
 
 
 def replay(program, capture, *options, pipe=False):
@@ -52,11 +72,86 @@ def check(program, capture):
     return wrong
 
 
+def table(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def check_flow_table(program, capture):
+    """The table of flows says what the lines say. -> what is wrong, and the flows"""
+    rows = [json.loads(line) for line in replay(program, capture, "--flows")[1].splitlines()]
+    text = replay(program, capture, "--flows", "--format", "csv")[1]
+    as_text = [{field: "" if value is None else str(value) for field, value in row.items()} for row in rows]
+    wrong = [] if table(text) == as_text else ["flows: the table says something else than the lines"]
+    if text.splitlines()[:1] != [",".join(FIELDS)]:
+        wrong.append("flows: the table has another head")
+    return wrong, rows
+
+
+def tshark_counted(capture):
+    """(packets, bytes) that tshark calls IP; None where a difference to it is known for this capture."""
+    differences = (ORACLE.parent / "differences.tsv").read_text().splitlines()
+    if any(line.split("\t")[0] == capture.name for line in differences):
+        return None
+    head, *rows = (line.split("\t") for line in (ORACLE / f"{capture.name}.packets.tsv").read_text().splitlines())
+    counted = [dict(zip(head, row)) for row in rows]
+    counted = [row for row in counted if row["status"] == "ip"]
+    return len(counted), sum(int(row["i_ip_bytes_capped"]) for row in counted)
+
+
+def check_summary(program, capture):
+    """Text, JSON and CSV agree with each other, with the flows and with tshark. -> what is wrong"""
+    wrong, flows = check_flow_table(program, capture)
+    summary = json.loads(replay(program, capture, "--summary", "--format", "json")[1])
+    countries = {row["country"]: [row[name] for name in SUMS] for row in summary["countries"]}
+    of_csv = {row["country"]: [int(row[name]) for name in SUMS]
+              for row in table(replay(program, capture, "--summary", "--format", "csv")[1])}
+    lines = replay(program, capture, "--summary")[1].split("\ncountry ")[1].split("\n\n")[0].splitlines()[1:]
+    of_text = {words[0]: [int(word) for word in words[1:6]] for words in map(str.split, lines)}
+    if of_csv != countries or list(of_csv) != list(countries):
+        wrong.append("summary: CSV and JSON differ")
+    if of_text != countries or list(of_text) != list(countries):
+        wrong.append("summary: text and JSON differ")
+    of_flows = {}
+    for flow in flows:
+        row = of_flows.setdefault("local" if flow["country"] is None else flow["country"], [0] * len(SUMS))
+        for i, name in enumerate(SUMS):
+            row[i] += flow[name] if name != "flows" else 1
+    if of_flows != countries or summary["flows"] != len(flows):
+        wrong.append(f"summary: the flows add up to something else: {of_flows}, {countries}")
+    tshark = tshark_counted(capture)
+    ours = tuple(sum(row[i] + row[i + 2] for row in countries.values()) for i in (0, 1))
+    if tshark and tshark != ours:
+        wrong.append(f"summary: {ours} packets and bytes, by tshark {tshark}")
+    return wrong
+
+
+def check_findings(program, capture):
+    """The table of findings says what the JSON lines say."""
+    with tempfile.TemporaryDirectory() as folder:
+        policy = pathlib.Path(folder) / "p.yaml"
+        policy.write_text(POLICY)
+        lines = replay(program, capture, "--policy", policy, "--format", "json")[1].splitlines()
+        text = replay(program, capture, "--policy", policy, "--format", "csv")[1]
+    records = [json.loads(line) for line in lines]
+    found = [record for record in records if "rule" in record]
+    wanted = [(record["rule"]["id"], record["rule"]["title"], record["flow"]["remote"], str(record["value"]),
+               str(record["threshold"]), record["measure"]) for record in found]
+    got = [(row["rule"], row["title"], row["remote"], row["value"], row["threshold"], row["measure"]) for row in table(text)]
+    if not found:
+        return ["findings: there are none"]
+    return [] if got == wanted else [f"findings: {got}, {wanted}"]
+
+
 def main() -> int:
     captures = sorted(path for path in HERE.rglob("*") if path.is_file())
     failed = 0
     for capture in captures:
-        for problem in check(sys.argv[1], capture):
+        problems = check(sys.argv[1], capture)
+        if capture.parent == HERE and capture.name not in DAMAGED:
+            problems += check_summary(sys.argv[1], capture)
+        if capture.name == "dns-over-tcp.pcap":
+            problems += check_findings(sys.argv[1], capture)
+        for problem in problems:
             print(f"{capture.relative_to(HERE)}: {problem}")
             failed += 1
     print(f"{len(captures)} captures, {failed} problems")
