@@ -141,6 +141,65 @@ TEST_CASE("the initiator of a flow seen from the middle is who sent the SYN, whi
     CHECK_FALSE(by_port[22].initiator_sure);
 }
 
+TEST_CASE("of a flow that is met in its middle the initiator is read off flags, then ports, then order",
+          "[classifier][direction]") {
+    constexpr const char *ours = "192.0.3.5", *theirs = "199.51.100.1";
+    struct Case {
+        const char* what;
+        bool out;  // the packet that is met first
+        std::uint8_t l4_proto;
+        std::uint16_t sport, dport;
+        std::uint8_t flags;
+        datapath::initiator expected;
+        bool sure;
+    };
+    constexpr auto us = datapath::INITIATOR_LOCAL, them = datapath::INITIATOR_REMOTE;
+    const std::vector<Case> cases{
+        {"our answer to their SYN", true, 6, 8443, 50000, 0x12, them, true},
+        {"their answer to our SYN", false, 6, 8443, 50000, 0x12, us, true},
+        {"data of our server", true, 6, 443, 50000, 0x18, them, false},
+        {"data of their server", false, 6, 443, 50000, 0x18, us, false},
+        {"data to their server", true, 6, 50000, 443, 0x18, us, false},
+        {"two high ports: who is seen first", false, 6, 50000, 50001, 0x18, them, false},
+        {"two low ports: who is seen first", true, 17, 123, 123, 0, us, false},
+        {"the answer of a resolver", false, 17, 53, 40000, 0, us, false},
+        {"our resolver's answer", true, 17, 53, 40000, 0, them, false},
+        {"QUIC from their server", false, 17, 443, 40000, 0, us, false},
+        {"their ping", false, 1, 0, 0, 0, them, false},
+        {"our ping", true, 1, 0, 0, 0, us, false},
+    };
+    for (const Case& one : cases) {
+        INFO(one.what);
+        Mirror mirror;
+        const auto packet = [&](bool out, std::uint16_t sport, std::uint16_t dport, std::uint8_t flags) {
+            PacketBuilder builder;
+            builder.ethernet(0x0800).ipv4(out ? ours : theirs, out ? theirs : ours, one.l4_proto);
+            if (one.l4_proto == 6) builder.tcp(sport, dport, flags);
+            if (one.l4_proto == 17) builder.udp(sport, dport);
+            return builder.payload(40);
+        };
+        (void)mirror.see(packet(one.out, one.sport, one.dport, one.flags));
+        (void)mirror.see(packet(!one.out, one.dport, one.sport, 0x10));  // what comes back changes nothing
+        mirror.table.finish(mirror.sink);
+        REQUIRE_FALSE(mirror.sink.updates.empty());
+        const FlowUpdate& last = mirror.sink.updates.back();
+        CHECK(last.local() == Address::parse(ours).value());
+        CHECK(last.total.packets_out == 1);
+        CHECK(last.total.packets_in == 1);
+        CHECK(static_cast<int>(last.initiator) == one.expected);
+        CHECK(last.initiator_sure == one.sure);
+    }
+}
+
+TEST_CASE("a SYN that is seen late corrects what ports and order said", "[classifier][direction]") {
+    Mirror mirror;
+    (void)mirror.see(tcp("192.0.3.5", 50000, "199.51.100.1", 50001, 0x10));  // the end of the last connection
+    (void)mirror.see(tcp("199.51.100.1", 50001, "192.0.3.5", 50000, 0x02));
+    mirror.table.finish(mirror.sink);
+    CHECK(mirror.sink.updates.back().initiator == datapath::INITIATOR_REMOTE);
+    CHECK(mirror.sink.updates.back().initiator_sure);
+}
+
 TEST_CASE("time passes without packets: updates come, and idle flows end", "[classifier][flow]") {
     Mirror mirror({.idle_timeout = std::chrono::seconds(5)});
     mirror.table.advance(50 * second, mirror.sink);  // before the first packet: nothing to tell of
