@@ -103,8 +103,11 @@ const Evaluator::State::KeyAndHash& Evaluator::State::key(std::uint32_t rule, co
     return out;
 }
 
-bool Evaluator::State::counts(const Rule& rule, const Subject& flow) const {
-    if (match(rule.when, flow, Purpose::rule) != Truth::yes || !can_group(rule.by, flow)) return false;
+bool Evaluator::State::counts(std::uint32_t index, const Subject& flow) const {
+    const Rule& rule = policy->rules[index];
+    const Truth matched = plan.class_settles_rule(index) ? match_flow(rule.when, flow, Purpose::rule)
+                                                         : match(rule.when, flow, Purpose::rule);
+    if (matched != Truth::yes || !can_group(rule.by, flow)) return false;
     return std::ranges::none_of(rule.exceptions, [&](const RuleException& exception) {
         return flow.at < exception.expires.at && match(exception.match, flow, Purpose::allow) == Truth::yes;
     });
@@ -229,8 +232,9 @@ std::uint64_t Evaluator::evaluate(const FlowUpdate& told, const ClassInfo& info,
     if (!outbound && !state.counts_inbound) return never;
     const Plan::OfClass& of_class = state.plan.of_class(told.key.class_id, info);
     if (of_class.idle) return never;
-    const FlowUpdate kept = state.restored_at ? state.since_saved(told) : FlowUpdate{};
-    const FlowUpdate& update = state.restored_at ? kept : told;
+    std::optional<FlowUpdate> since;
+    if (state.restored_at) since = state.since_saved(told);
+    const FlowUpdate& update = since ? *since : told;
     Subject flow = state.subject(update, info, std::min(sane(update.last_seen), state.reached), facts);
     const int entry = outbound ? state.cover(of_class, flow, out) : state.covering_entry(of_class, flow);
     flow.allowed = entry >= 0;
@@ -240,7 +244,7 @@ std::uint64_t Evaluator::evaluate(const FlowUpdate& told, const ClassInfo& info,
     std::uint64_t missing = state.until_ceiling(entry);
     for (const std::uint32_t index : candidates) {
         const Rule& rule = state.policy->rules[index];
-        if ((!outbound && !rule.counts_inbound) || rule.counts_names || !state.counts(rule, flow)) continue;
+        if ((!outbound && !rule.counts_inbound) || rule.counts_names || !state.counts(index, flow)) continue;
         state.count(index, flow, entry, missing, out);
     }
     return missing;
@@ -259,7 +263,7 @@ void Evaluator::observe(const NameObservation& seen, const ClassInfo& info, Time
     std::uint64_t missing = never;
     for (const std::uint32_t index : state.plan.rules(of_class, seen.flow, flow.place, state.some_rules)) {
         const Rule& rule = state.policy->rules[index];
-        if (rule.counts_names && state.counts(rule, flow)) state.count(index, flow, entry, missing, out);
+        if (rule.counts_names && state.counts(index, flow)) state.count(index, flow, entry, missing, out);
     }
 }
 

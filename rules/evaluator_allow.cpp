@@ -55,15 +55,19 @@ bool Evaluator::State::covers_tunnel(const Condition& match, const Subject& flow
     return true;
 }
 
-bool Evaluator::State::selects(const AllowEntry& entry, const Subject& flow) const {
-    if (flow.at >= entry.expires.at || match(entry.match, flow, Purpose::allow) != Truth::yes) return false;
+bool Evaluator::State::selects(std::uint32_t index, const Subject& flow) const {
+    const AllowEntry& entry = policy->allows[index];
+    if (flow.at >= entry.expires.at) return false;
+    const Truth matched = plan.class_settles_allow(index) ? match_flow(entry.match, flow, Purpose::allow)
+                                                          : match(entry.match, flow, Purpose::allow);
+    if (matched != Truth::yes) return false;
     return flow.flow.key.tunnel == datapath::TUNNEL_NONE || covers_tunnel(entry.match, flow);
 }
 
 int Evaluator::State::covering_entry(const Plan::OfClass& of_class, const Subject& flow) {
     for (const std::uint32_t index : plan.allows(of_class, flow.flow, flow.place, some_allows)) {
         const AllowEntry& entry = policy->allows[index];
-        if (!selects(entry, flow)) continue;
+        if (!selects(index, flow)) continue;
         if (entry.ceiling && allows->used(index, reached) > entry.ceiling->bytes_out) continue;
         return static_cast<int>(index);
     }
@@ -73,7 +77,7 @@ int Evaluator::State::covering_entry(const Plan::OfClass& of_class, const Subjec
 int Evaluator::State::cover(const Plan::OfClass& of_class, const Subject& flow, std::vector<Finding>& out) {
     for (const std::uint32_t index : plan.allows(of_class, flow.flow, flow.place, some_allows)) {
         const AllowEntry& entry = policy->allows[index];
-        if (!selects(entry, flow)) continue;
+        if (!selects(index, flow)) continue;
         AllowState& state = allows->at(index);
         ++state.matched;
         state.last_match = std::max(state.last_match.value_or(flow.at), flow.at);

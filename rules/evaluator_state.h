@@ -41,7 +41,7 @@ struct Evaluator::State {
                 around};
     }
     const KeyAndHash& key(std::uint32_t rule, const Subject& flow);
-    bool counts(const Rule& rule, const Subject& flow) const;
+    bool counts(std::uint32_t index, const Subject& flow) const;
     FlowUpdate since_saved(const FlowUpdate& update) const;
     void count(std::uint32_t index, const Subject& flow, int entry, std::uint64_t& missing,
                std::vector<Finding>& out);
@@ -52,7 +52,7 @@ struct Evaluator::State {
 
     // evaluator_allow.cpp
     bool covers_tunnel(const Condition& match, const Subject& flow) const;
-    bool selects(const AllowEntry& entry, const Subject& flow) const;
+    bool selects(std::uint32_t index, const Subject& flow) const;
     // The entry that covers the flow, or -1; cover() also counts it, and reports a ceiling that is reached.
     int covering_entry(const Plan::OfClass& of_class, const Subject& flow);
     int cover(const Plan::OfClass& of_class, const Subject& flow, std::vector<Finding>& out);

@@ -35,7 +35,7 @@ public:
 
     struct Slot {
         GroupKey key;
-        std::uint64_t hash = 0;
+        std::uint32_t tag = 0;
         std::int64_t activity = std::numeric_limits<std::int64_t>::min();
         Payload payload{};
         Number older = none;
@@ -49,10 +49,11 @@ public:
 
     [[nodiscard]] Number find(const GroupKey& key, std::uint64_t hash) const noexcept {
         if (table_.empty()) return none;
-        for (std::size_t at = hash & mask();; at = (at + 1) & mask()) {
+        const std::uint32_t tag = tag_of(hash);
+        for (std::size_t at = tag & mask();; at = (at + 1) & mask()) {
             const Entry& entry = table_[at];
             if (entry.number == none) return none;
-            if (entry.tag == tag_of(hash) && slots_[entry.number].key == key) return entry.number;
+            if (entry.tag == tag && slots_[entry.number].key == key) return entry.number;
         }
     }
     Number find_or_make(const GroupKey& key, std::uint64_t hash) {
@@ -70,7 +71,7 @@ public:
         }
         Slot& slot = slots_[number];
         slot.key = key;
-        slot.hash = hash;
+        slot.tag = tag_of(hash);
         slot.newer = none;
         place(number);
         link_newest(number);
@@ -131,23 +132,22 @@ private:
         std::uint32_t tag = 0;
         Number number = none;
     };
-    static std::uint32_t tag_of(std::uint64_t hash) noexcept {
-        return static_cast<std::uint32_t>(hash >> 32);
-    }
+    // The half of the hash that also says where an entry belongs: moving entries touches no slot.
+    static std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
     [[nodiscard]] std::size_t mask() const noexcept { return table_.size() - 1; }
 
     void place(Number number) {
-        const std::uint64_t hash = slots_[number].hash;
-        std::size_t at = hash & mask();
+        const std::uint32_t tag = slots_[number].tag;
+        std::size_t at = tag & mask();
         while (table_[at].number != none) at = (at + 1) & mask();
-        table_[at] = {tag_of(hash), number};
+        table_[at] = {tag, number};
     }
     // Closes the gap behind it: linear probing without tombstones (Knuth, TAOCP volume 3, algorithm 6.4 R).
     void take_out(Number number) {
-        std::size_t gap = slots_[number].hash & mask();
+        std::size_t gap = slots_[number].tag & mask();
         while (table_[gap].number != number) gap = (gap + 1) & mask();
         for (std::size_t at = (gap + 1) & mask(); table_[at].number != none; at = (at + 1) & mask()) {
-            const std::size_t home = slots_[table_[at].number].hash & mask();
+            const std::size_t home = table_[at].tag & mask();
             if (((at - home) & mask()) < ((at - gap) & mask())) continue;
             table_[gap] = table_[at];
             gap = at;

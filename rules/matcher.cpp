@@ -274,10 +274,14 @@ Bounds bounds_of(const Condition& condition, const ClassInfo& info, const std::s
     return out;
 }
 
+Truth match_by_flow(const Predicate& predicate, const Subject& subject, Purpose purpose);
+
 Truth match_from(const Condition& condition, std::size_t first, const Subject& subject, Purpose purpose) {
     Truth out = Truth::yes;
     for (std::size_t i = first; i < condition.predicates.size(); ++i) {
-        out = both(out, match(condition.predicates[i], subject, purpose));
+        const Predicate& predicate = condition.predicates[i];
+        out = both(out, i < condition.flow_from ? match(predicate, subject, purpose)
+                                                : match_by_flow(predicate, subject, purpose));
         if (out == Truth::no) return out;
     }
     for (const Condition& part : condition.all) out = both(out, match(part, subject, purpose));
@@ -292,6 +296,12 @@ Truth match_from(const Condition& condition, std::size_t first, const Subject& s
 
 Truth match(const Predicate& predicate, const Subject& subject, Purpose purpose) {
     if (const auto exact = match_by_class(predicate, subject.info, subject.site(), purpose)) return *exact;
+    return match_by_flow(predicate, subject, purpose);
+}
+
+namespace {
+
+Truth match_by_flow(const Predicate& predicate, const Subject& subject, Purpose purpose) {
     const FlowUpdate& flow = subject.flow;
     switch (predicate.field) {
         case Field::region:
@@ -335,6 +345,8 @@ Truth match(const Predicate& predicate, const Subject& subject, Purpose purpose)
                        : match_process(predicate, subject.facts);
     }
 }
+
+}  // namespace
 
 Truth match(const Condition& condition, const Subject& subject, Purpose purpose) {
     return match_from(condition, 0, subject, purpose);

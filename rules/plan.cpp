@@ -48,19 +48,22 @@ std::size_t ports_in(const Predicate& predicate) {
 
 Plan::Plan(const Policy& policy, const std::string& site) : policy_(&policy), site_(site) {
     const auto sort_by_set = [](const Condition& condition, std::uint32_t index, BySet& by_set,
-                                std::vector<std::uint32_t>& others) {
+                                std::vector<std::uint32_t>& others, std::vector<bool>& settled) {
         const std::vector<std::uint32_t> sets = sets_of(condition);
+        settled[index] = sets.empty();
         if (sets.empty()) others.push_back(index);
         for (const std::uint32_t set : sets) {
             if (set >= by_set.size()) by_set.resize(set + 1);
             by_set[set].push_back(index);
         }
     };
+    rule_settled_.resize(policy.rules.size());
     for (std::uint32_t i = 0; i < policy.rules.size(); ++i)
         if (policy.rules[i].kind != RuleKind::sequence)
-            sort_by_set(policy.rules[i].when, i, rules_by_set_, rules_);
+            sort_by_set(policy.rules[i].when, i, rules_by_set_, rules_, rule_settled_);
+    allow_settled_.resize(policy.allows.size());
     for (std::uint32_t i = 0; i < policy.allows.size(); ++i)
-        sort_by_set(policy.allows[i].match, i, allows_by_set_, allows_);
+        sort_by_set(policy.allows[i].match, i, allows_by_set_, allows_, allow_settled_);
 }
 
 void Plan::sort_in(const Condition& condition, std::uint32_t index, Ports& ports, bool by_port) const {

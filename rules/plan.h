@@ -35,6 +35,13 @@ public:
     // costs less than being wrong.
     const OfClass& of_class(std::uint16_t class_id, const ClassInfo& info);
 
+    // Of what rules() and allows() answer: whether planning has settled what the class decides, so that
+    // match_flow() is enough.
+    [[nodiscard]] bool class_settles_rule(std::uint32_t rule) const noexcept { return rule_settled_[rule]; }
+    [[nodiscard]] bool class_settles_allow(std::uint32_t entry) const noexcept {
+        return allow_settled_[entry];
+    }
+
     // What may match, in file order. The answer lives until the next call with the same `scratch`.
     [[nodiscard]] std::span<const std::uint32_t> rules(const OfClass& of_class, const FlowUpdate& flow,
                                                        PrefixIndex::Place place,
@@ -59,6 +66,7 @@ private:
     std::string site_;
     std::vector<std::uint32_t> rules_, allows_;  // those that no set of prefixes holds
     BySet rules_by_set_, allows_by_set_;
+    std::vector<bool> rule_settled_, allow_settled_;
     std::vector<OfClass> classes_;
 };
 
