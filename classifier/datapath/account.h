@@ -174,11 +174,13 @@ DATAPATH_INLINE void make_key(const struct packet_class* c, struct flow_key* key
     int out = c->direction == DIRECTION_OUT;
     copy_address(key->local_addr, out ? c->walk.src : c->walk.dst);
     copy_address(key->remote_addr, out ? c->walk.dst : c->walk.src);
-    key->local_port = out ? c->walk.sport : c->walk.dport;
-    key->remote_port = out ? c->walk.dport : c->walk.sport;
-    key->l4_proto = c->walk.l4_proto;
-    key->tunnel = c->walk.tunnel;
-    key->class_id = c->class_id;
+    __u32 local_port = out ? c->walk.sport : c->walk.dport;
+    __u32 remote_port = out ? c->walk.dport : c->walk.sport;
+    // The last five members with one store: the hash reads them with one load, which a CPU cannot forward
+    // from several stores and waits 20 cycles for.
+    store64((__u8*)key + __builtin_offsetof(struct flow_key, local_port),
+            local_port | (__u64)remote_port << 16 | (__u64)c->walk.l4_proto << 32 |
+                (__u64)c->walk.tunnel << 40 | (__u64)c->class_id << 48);
 }
 
 DATAPATH_INLINE int is_tracked(platform_ctx ctx, const struct packet_class* c) {

@@ -43,17 +43,20 @@ DATAPATH_BEGIN
 // machines we support, and clang would split a memcpy into bytes. User space: memcpy, which a compiler turns
 // into one load.
 #ifdef __bpf__
+typedef __u16 __attribute__((may_alias)) any_u16;
+typedef __u32 __attribute__((may_alias)) any_u32;
+typedef __u64 __attribute__((may_alias)) any_u64;
 DATAPATH_INLINE __u16 load16(const void* at) {
-    return *(const __u16*)at;
+    return *(const any_u16*)at;
 }
 DATAPATH_INLINE __u32 load32(const void* at) {
-    return *(const __u32*)at;
+    return *(const any_u32*)at;
 }
 DATAPATH_INLINE __u64 load64(const void* at) {
-    return *(const __u64*)at;
+    return *(const any_u64*)at;
 }
 DATAPATH_INLINE void store64(void* at, __u64 value) {
-    *(__u64*)at = value;
+    *(any_u64*)at = value;
 }
 #else
 DATAPATH_INLINE __u16 load16(const void* at) {
