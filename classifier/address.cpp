@@ -3,6 +3,7 @@
 #include "classifier/address.h"
 
 #include <arpa/inet.h>
+#include <endian.h>
 
 #include <algorithm>
 #include <charconv>
@@ -24,6 +25,15 @@ std::uint8_t mask_of_byte(unsigned bits, std::size_t index) {
     if (bits <= before) return 0;
     if (bits >= before + 8) return 0xff;
     return static_cast<std::uint8_t>(0xff00u >> (bits - before));
+}
+
+// Clears what is behind the first `bits` of eight bytes.
+void cut_word(std::uint8_t* at, unsigned bits) {
+    if (bits >= 64) return;
+    std::uint64_t word;
+    std::memcpy(&word, at, sizeof word);
+    word &= bits == 0 ? 0 : htobe64(~std::uint64_t{0} << (64 - bits));
+    std::memcpy(at, &word, sizeof word);
 }
 
 }  // namespace
@@ -92,7 +102,8 @@ Prefix Prefix::containing(const Address& address, std::uint8_t length) noexcept 
     const unsigned cut = std::min<unsigned>(length, address.is_ipv4() ? 32 : 128);
     Prefix prefix{address, static_cast<std::uint8_t>(cut)};
     const unsigned bits = fixed_bits(address, cut);
-    for (std::size_t i = 0; i < 16; i++) prefix.base.bytes[i] &= mask_of_byte(bits, i);
+    cut_word(prefix.base.bytes.data(), bits);
+    cut_word(prefix.base.bytes.data() + 8, bits < 64 ? 0 : bits - 64);
     return prefix;
 }
 

@@ -67,8 +67,33 @@ void FlowTable::State::prefetch(std::uint32_t number) const noexcept {
     __builtin_prefetch(entry + 64, 1);
 }
 
-// The general way: searches both buckets, makes the flow where there is none. The slot, or SLOT_NONE.
-std::uint32_t FlowTable::State::add_searching(const ClassifiedPacket& packet) {
+// Of eight and eight slots that are taken, one may hold a flow whose other bucket has room: it moves there.
+bool FlowTable::State::make_room(std::uint64_t hash) {
+    const auto bucket_of = [this](std::uint64_t position) {
+        return static_cast<std::uint32_t>(position) & slot_mask & ~(__u32)(FLOW_PROBES - 1);
+    };
+    for (const std::uint32_t bucket : {bucket_of(hash), bucket_of(hash >> 20)}) {
+        for (std::uint32_t slot = bucket; slot < bucket + FLOW_PROBES; ++slot) {
+            const std::uint32_t number = entry_at(slot);
+            const std::uint64_t its_hash = flow_hash(&entries[number].key, hash_seed);
+            const bool is_first = bucket_of(its_hash) == bucket;
+            const std::uint32_t other = bucket_of(is_first ? its_hash >> 20 : its_hash);
+            for (std::uint32_t to = other; to < other + FLOW_PROBES; ++to) {
+                if (tag_at(to) != FLOW_FREE) continue;
+                tag_at(to) = tag_at(slot);
+                entry_at(to) = number;
+                slot_of[number] = to;
+                tag_at(slot) = FLOW_FREE;
+                section.spilled += is_first ? 1 : 0;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+// Makes the flow. The number of its entry, or no_entry where the limits leave no room for it.
+std::uint32_t FlowTable::State::make(const ClassifiedPacket& packet) {
     if (may_grow && live * 2 >= std::uint64_t{slot_mask} + 1) grow();
     packet_facts facts{};
     facts.ifindex = packet.ifindex;
@@ -85,47 +110,50 @@ std::uint32_t FlowTable::State::add_searching(const ClassifiedPacket& packet) {
         copy_address(found.walk.outer_dst, leaves ? carrier->remote_addr : carrier->local_addr);
     }
     const std::uint64_t full_event_ns = section.full_event_ns;
+    may_retry = true;
     std::uint32_t slot = account_flow(this, &facts, &found, &packet.key, packet.hash);
-    while (wants_growth) {  // at half load a crowd around one slot is rare, and possible
+    while (UNLIKELY(wants_room)) {
         section.full_event_ns = full_event_ns;
-        wants_growth = false;
-        grow();
+        wants_room = false;
+        if (!make_room(packet.hash)) may_retry = grow();
         slot = account_flow(this, &facts, &found, &packet.key, packet.hash);
     }
-    return slot;
+    if (slot == SLOT_NONE) return no_entry;
+    const std::uint32_t number = entry_at(slot);
+    ++live;
+    slot_of[number] = slot;
+    if (!wheel.empty()) schedule(number);
+    return number;
+}
+
+void FlowTable::State::note_moved(std::uint32_t number, const FlowCounters& told) {
+    moved_bits[number / 64] |= std::uint64_t{1} << number % 64;
+    moved_at[number] = static_cast<std::uint32_t>(moved_count);
+    moved[moved_count++] = {number, told};
 }
 
 void FlowTable::State::add(const ClassifiedPacket& packet, std::uint32_t likely_entry, FlowSink& sink) {
     now_ns = packet.at_ns;
     reached_volume = false;
     std::uint32_t number = likely_entry;
-    if (LIKELY(number != no_entry) && LIKELY(entries[number].tag == flow_tag(packet.hash)) &&
-        LIKELY(flow_key_equal(&entries[number].key, &packet.key))) {
+    // Since it was looked for, a packet before it may have made the flow, or a tick may have ended it.
+    if (number == no_entry) number = find_tag(packet.hash);
+    if (number == no_entry ? section.spilled != 0
+                           : UNLIKELY(entries[number].tag != flow_tag(packet.hash)) ||
+                                 UNLIKELY(!flow_key_equal(&entries[number].key, &packet.key)))
+        number = find(packet.key, packet.hash);
+    if (LIKELY(number != no_entry)) {
+        if (!has_moved(number)) note_moved(number, counters_of(entries[number]));
         const flow_packet counted = {1, packet.ip_bytes, packet.ifindex, packet.direction, packet.tcp_flags,
                                      {}};
         reached_volume = flow_add(this, &entries[number], &counted, packet.at_ns) != 0;
     } else {
-        is_new = false;
-        const std::uint32_t slot = add_searching(packet);
-        if (slot == SLOT_NONE) return;
-        number = entry_at(slot);
-        if (is_new) {
-            ++live;
-            told[number] = FlowCounters{};
-            slot_of[number] = slot;
-            if (!wheel.empty()) schedule(number);
-        }
+        number = make(packet);
+        if (UNLIKELY(number == no_entry)) return;
+        note_moved(number, FlowCounters{});
     }
-    std::uint64_t& bits = moved_bits[number / 64];
-    const std::uint64_t bit = std::uint64_t{1} << number % 64;
-    if ((bits & bit) == 0) {
-        bits |= bit;
-        moved.push_back(number);
-    }
-    if (LIKELY(!reached_volume)) return;
     // Told at once, so that a bulk transfer is noticed at the packet that makes it one.
-    push_update(number, UpdateReason::volume);
-    deliver(sink, packet.at_ns);
+    if (UNLIKELY(reached_volume)) tell_volume(number, sink);
 }
 
 void FlowTable::State::take(const ClassifiedBatch::Content& batch, FlowSink& sink) {
@@ -222,13 +250,16 @@ void FlowTable::install_region(std::span<const std::byte> block) noexcept {
     state_->region_cells = static_cast<__u32>(block.size() / sizeof(__u16));
 }
 
-std::uint32_t FlowTable::State::find(const flow_key& key) noexcept {
-    const std::uint64_t hash = flow_hash(&key, hash_seed);
-    flow_search search = {SLOT_NONE, SLOT_NONE};
-    flow_search_window(this, &key, flow_tag(hash), static_cast<__u32>(hash), slot_mask, &search);
-    if (search.found == SLOT_NONE)
-        flow_search_window(this, &key, flow_tag(hash), static_cast<__u32>(hash >> 20), slot_mask, &search);
-    return search.found == SLOT_NONE ? no_entry : entry_at(search.found);
+// The general way: every equal tag of both buckets.
+std::uint32_t FlowTable::State::find(const flow_key& key, std::uint64_t hash) const noexcept {
+    const __u32 tag = flow_tag(hash);
+    for (const std::uint64_t position : {hash, hash >> 20}) {
+        const TableBucket& bucket = buckets[(position & slot_mask) / FLOW_PROBES];
+        for (std::size_t i = 0; i < FLOW_PROBES; ++i)
+            if (bucket.tags.tag[i] == tag && flow_key_equal(&entries[bucket.entry[i]].key, &key))
+                return bucket.entry[i];
+    }
+    return no_entry;
 }
 
 void FlowTable::notify_at(const flow_key& key, std::uint64_t bytes_out) noexcept {
@@ -241,7 +272,7 @@ void FlowTable::notify_at(const flow_key& key, std::uint64_t bytes_out) noexcept
         std::less<>()(given, first + s.updates.size() * sizeof(FlowUpdate)))
         number = s.update_entries[static_cast<std::size_t>(given - first) / sizeof(FlowUpdate)];
     else
-        number = s.find(key);
+        number = s.find(key, flow_hash(&key, s.hash_seed));
     if (number == no_entry) return;
     flow_entry& entry = s.entries[number];
     entry.notify_bytes_out = std::min<__u64>(entry.notify_bytes_out, bytes_out);

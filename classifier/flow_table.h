@@ -35,9 +35,9 @@ namespace egresswatch {
 struct FlowTableConfig {
     static constexpr std::uint32_t slots_floor = 64;
     static constexpr std::uint32_t slots_ceiling = 1u << 26;
-    // An entry (128), its outer addresses (32), what the sink was told (32), timer (8), slot (4), list of
-    // what moved (4 and a bit).
-    static constexpr std::uint64_t flow_bytes = 209;
+    // An entry (128), its outer addresses (32), timer (8), slot (4), and for what moved since the last tick
+    // its counters before (40), place (4) and a bit.
+    static constexpr std::uint64_t flow_bytes = 217;
     static constexpr std::uint64_t slot_bytes = 8;             // tag and number
     static constexpr std::uint64_t memory_floor = 1ull << 20;  // below: taken as this
 

@@ -26,10 +26,6 @@ std::uint64_t ns_of(std::chrono::seconds seconds) noexcept {
     return static_cast<std::uint64_t>(seconds.count()) * second_ns;
 }
 
-FlowCounters counters_of(const flow_entry& entry) noexcept {
-    return {entry.packets_out, entry.bytes_out, entry.packets_in, entry.bytes_in};
-}
-
 bool is_known(const FlowCounters& told) noexcept {  // a flow has a packet at least
     return (told.packets_out | told.packets_in) != 0;
 }
@@ -43,9 +39,8 @@ void FlowTable::State::deliver(FlowSink& sink, std::uint64_t at_ns) {
     update_entries.clear();
 }
 
-void FlowTable::State::push_update(std::uint32_t number, UpdateReason reason) {
+void FlowTable::State::push_update(std::uint32_t number, const FlowCounters& before, UpdateReason reason) {
     const flow_entry& entry = entries[number];
-    FlowCounters& before = told[number];
     FlowUpdate& update = updates.emplace_back();
     update_entries.push_back(number);
     update.key = entry.key;
@@ -65,41 +60,42 @@ void FlowTable::State::push_update(std::uint32_t number, UpdateReason reason) {
     update.tcp_flags_out = entry.tcp_flags_out;
     update.tcp_flags_in = entry.tcp_flags_in;
     update.reason = reason == UpdateReason::active && !is_known(before) ? UpdateReason::created : reason;
-    before = update.total;
+}
+
+void FlowTable::State::tell_volume(std::uint32_t number, FlowSink& sink) {
+    FlowCounters& before = moved[moved_at[number]].told;
+    push_update(number, before, UpdateReason::volume);
+    before = updates.back().total;
+    deliver(sink, now_ns);
 }
 
 void FlowTable::State::report_moved(FlowSink& sink, std::uint64_t at_ns) {
     bool told_anything = false;
-    for (std::size_t i = 0; i < moved.size(); ++i) {
-        if (i + prefetch_ahead < moved.size()) {
-            prefetch(moved[i + prefetch_ahead]);
-            __builtin_prefetch(&told[moved[i + prefetch_ahead]], 1);
-        }
-        const std::uint32_t number = moved[i];
+    for (std::size_t i = 0; i < moved_count; ++i) {
+        if (i + prefetch_ahead < moved_count) prefetch(moved[i + prefetch_ahead].number);
+        const auto& [number, before] = moved[i];
         moved_bits[number / 64] &= ~(std::uint64_t{1} << number % 64);
         if (UNLIKELY(config.closed_timeout.count() > 0) && is_closed(number)) {
             unschedule(number);
             schedule(number);
         }
         // A volume update may have told everything already.
-        if (is_known(told[number]) && told[number] == counters_of(entries[number])) continue;
-        push_update(number, UpdateReason::active);
+        if (before == counters_of(entries[number])) continue;
+        push_update(number, before, UpdateReason::active);
         if (updates.size() < updates_max) continue;
         deliver(sink, at_ns);
         told_anything = true;
     }
-    moved.clear();
+    moved_count = 0;
     if (!updates.empty() || !told_anything) deliver(sink, at_ns);  // none at all: time passes
 }
 
+// Flows of which the sink knows everything.
 void FlowTable::State::report(const std::vector<std::uint32_t>& numbers, UpdateReason reason, FlowSink& sink,
                               std::uint64_t at_ns) {
     for (std::size_t i = 0; i < numbers.size(); ++i) {
-        if (i + prefetch_ahead < numbers.size()) {
-            prefetch(numbers[i + prefetch_ahead]);
-            __builtin_prefetch(&told[numbers[i + prefetch_ahead]], 1);
-        }
-        push_update(numbers[i], reason);
+        if (i + prefetch_ahead < numbers.size()) prefetch(numbers[i + prefetch_ahead]);
+        push_update(numbers[i], counters_of(entries[numbers[i]]), reason);
         if (updates.size() == updates_max) deliver(sink, at_ns);
     }
     if (!updates.empty()) deliver(sink, at_ns);
@@ -172,10 +168,21 @@ bool FlowTable::State::before(std::uint32_t a, std::uint32_t b) const noexcept {
     return std::memcmp(&x.key, &y.key, sizeof x.key) < 0;
 }
 
+// Numbers mostly come in the order in which the flows were made: then only those that began together are
+// sorted.
 void FlowTable::State::sort(std::vector<std::uint32_t>& numbers) const {
     const auto in_order = [this](std::uint32_t a, std::uint32_t b) { return before(a, b); };
-    if (!std::is_sorted(numbers.begin(), numbers.end(), in_order))
-        std::sort(numbers.begin(), numbers.end(), in_order);
+    for (auto run = numbers.begin(); run != numbers.end();) {
+        const std::uint64_t began = entries[*run].first_seen_ns;
+        auto end = std::next(run);
+        while (end != numbers.end() && entries[*end].first_seen_ns == began) ++end;
+        if (end != numbers.end() && entries[*end].first_seen_ns < began) {
+            std::sort(numbers.begin(), numbers.end(), in_order);
+            return;
+        }
+        if (std::distance(run, end) > 1) std::sort(run, end, in_order);
+        run = end;
+    }
 }
 
 void FlowTable::State::run_timers(FlowSink& sink, std::uint64_t at_ns) {

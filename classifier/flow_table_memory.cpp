@@ -79,9 +79,10 @@ void FlowTable::State::extend_entries() {
     entries_max = std::min(slot_mask + 1, flows_max);
     entries.extend(entries_max);
     outers.extend(entries_max);
-    told.extend(entries_max);
     slot_of.extend(entries_max);
     moved_bits.extend((std::size_t{entries_max} + 63) / 64);
+    moved_at.extend(entries_max);
+    moved.extend(entries_max);
     if (!wheel.empty() ||
         config.idle_timeout.count() + config.active_timeout.count() + config.closed_timeout.count() > 0)
         timers.extend(entries_max);
@@ -98,9 +99,10 @@ void FlowTable::State::clear() {
     buckets = ZeroedArray<TableBucket>(buckets.size());
     entries = {};
     outers = {};
-    told = {};
     slot_of = {};
     moved_bits = {};
+    moved_at = {};
+    moved = {};
     timers = {};
     free_entries.clear();
     std::fill(wheel.begin(), wheel.end(), no_entry);
@@ -151,7 +153,8 @@ bool FlowTable::State::rehash(std::size_t slots) {
     return true;
 }
 
-void FlowTable::State::grow() {
+bool FlowTable::State::grow() {
+    if (!may_grow) return false;
     const std::size_t before = std::size_t{slot_mask} + 1;
     std::size_t slots = before * 2;
     while (slots <= config.slots_max && !rehash(slots))
@@ -162,10 +165,11 @@ void FlowTable::State::grow() {
         for (std::uint32_t slot = 0; slot < before; ++slot)
             if (tag_at(slot) != FLOW_FREE) slot_of[entry_at(slot)] = slot;
         may_grow = false;
-        return;
+        return false;
     }
     may_grow = slots < config.slots_max;
     extend_entries();
+    return true;
 }
 
 }  // namespace egresswatch

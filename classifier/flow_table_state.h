@@ -13,7 +13,16 @@ namespace egresswatch {
 constexpr std::uint64_t second_ns = 1'000'000'000;
 constexpr std::uint32_t no_entry = 0xffffffff;
 
+[[nodiscard]] inline FlowCounters counters_of(const datapath::flow_entry& entry) noexcept {
+    return {entry.packets_out, entry.bytes_out, entry.packets_in, entry.bytes_in};
+}
+
 struct FlowTable::State : datapath::TablePlatform {
+    // A flow with packets since the last tick, and what the sink knew of it before: nothing of a new flow.
+    struct Moved {
+        std::uint32_t number;
+        FlowCounters told;
+    };
     // A flow's place in the wheel: entry numbers.
     struct Timer {
         std::uint32_t next;
@@ -27,13 +36,14 @@ struct FlowTable::State : datapath::TablePlatform {
     void take(const ClassifiedBatch::Content& batch, FlowSink& sink);
     void decide(const ClassifiedBatch::Content& batch);
     void add(const ClassifiedPacket& packet, std::uint32_t likely_entry, FlowSink& sink);
-    [[nodiscard]] std::uint32_t add_searching(const ClassifiedPacket& packet);
+    [[nodiscard]] std::uint32_t make(const ClassifiedPacket& packet);
     [[nodiscard]] std::uint32_t find_tag(std::uint64_t hash) const noexcept;
-    [[nodiscard]] std::uint32_t find(const datapath::flow_key& key) noexcept;
+    [[nodiscard]] std::uint32_t find(const datapath::flow_key& key, std::uint64_t hash) const noexcept;
 
     // Memory.
     void set_limits();
-    void grow();
+    [[nodiscard]] bool make_room(std::uint64_t hash);
+    bool grow();  // false: as large as it may be
     [[nodiscard]] bool rehash(std::size_t slots);
     void extend_entries();
     void free_entry(std::uint32_t number);
@@ -52,7 +62,12 @@ struct FlowTable::State : datapath::TablePlatform {
     void sort(std::vector<std::uint32_t>& numbers) const;
     [[nodiscard]] bool before(std::uint32_t a, std::uint32_t b) const noexcept;
     void prefetch(std::uint32_t number) const noexcept;
-    void push_update(std::uint32_t number, UpdateReason reason);
+    void push_update(std::uint32_t number, const FlowCounters& told, UpdateReason reason);
+    void tell_volume(std::uint32_t number, FlowSink& sink);
+    void note_moved(std::uint32_t number, const FlowCounters& told);
+    [[nodiscard]] bool has_moved(std::uint32_t number) const noexcept {
+        return (moved_bits[number / 64] >> number % 64 & 1) != 0;
+    }
     void deliver(FlowSink& sink, std::uint64_t at_ns);
 
     FlowTableConfig config;
@@ -65,11 +80,12 @@ struct FlowTable::State : datapath::TablePlatform {
     std::uint64_t live = 0;
 
     // By entry number, beside `entries` and `outers`.
-    ZeroedArray<FlowCounters> told;  // zero: the sink has not had the flow's first update
     ZeroedArray<Timer> timers;
     ZeroedArray<std::uint32_t> slot_of;
     ZeroedArray<std::uint64_t> moved_bits;
-    std::vector<std::uint32_t> moved;  // in the order of their first packet since the last tick
+    ZeroedArray<std::uint32_t> moved_at;  // index into `moved`, where the bit is set
+    ZeroedArray<Moved> moved;  // the first `moved_count`, in the order of their first packet since the tick
+    std::size_t moved_count = 0;
     std::vector<std::uint32_t> wheel;  // first of a list, by second at which something may be due
 
     // What the sink is being told.
@@ -84,7 +100,7 @@ struct FlowTable::State : datapath::TablePlatform {
     std::vector<ClassifiedPacket> decided;
     std::vector<datapath::flow_outer> decided_outers;
     datapath::packet_class last{};
-    datapath::packet_class described{};  // scratch of add_searching()
+    datapath::packet_class described{};  // scratch of make()
 };
 
 }  // namespace egresswatch

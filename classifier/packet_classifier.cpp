@@ -66,12 +66,6 @@ packet_facts facts_of(const PacketInput& packet) noexcept {
     return facts;
 }
 
-std::uint64_t word(const std::uint8_t* at) noexcept {
-    std::uint64_t value;
-    std::memcpy(&value, at, sizeof value);
-    return value;
-}
-
 // Of two ends of a packet the nearer one is ours: the one in the home region where the other is beyond it;
 // with `direction_by_region` by all kinds (local before home before unknown before outside), then the
 // carrier's.
@@ -130,29 +124,18 @@ LocalNetworks::LocalNetworks(const std::vector<Prefix>& prefixes) {
         for (unsigned bit = 0; bit < prefix.length; ++bit)
             mask[bit / 8] |= static_cast<std::uint8_t>(0x80 >> bit % 8);
         for (int half = 0; half < 2; ++half) {
-            wide.mask[half] = word(mask + 8 * half);
-            wide.value[half] = word(prefix.base.bytes.data() + 8 * half);
+            wide.mask[half] = load64(mask + 8 * half);
+            wide.value[half] = load64(prefix.base.bytes.data() + 8 * half);
         }
         ipv6_.push_back(wide);
     }
 }
 
-bool LocalNetworks::contain(const std::uint8_t* address) const noexcept {
-    const std::uint64_t high = word(address);
-    const std::uint64_t low = word(address + 8);
-    if (high == 0 && (low & 0xffffffff) == 0xffff0000) {  // ::ffff:a.b.c.d
-        const auto ipv4 = static_cast<std::uint32_t>(low >> 32);
-        for (const Narrow& n : ipv4_)
-            if ((ipv4 & n.mask) == n.value) return true;
-        return false;
-    }
-    for (const Wide& w : ipv6_)
-        if ((high & w.mask[0]) == w.value[0] && (low & w.mask[1]) == w.value[1]) return true;
-    return false;
-}
+namespace {
 
-void describe(TablePlatform& platform, const packet_facts& facts, const packet_class& found,
-              ClassifiedPacket& out, flow_outer& outer) {
+// For every packet: in its caller.
+DATAPATH_INLINE void fill_in(TablePlatform& platform, const packet_facts& facts, const packet_class& found,
+                             ClassifiedPacket& out, flow_outer& outer) {
     out.kind = ClassifiedPacket::Kind::untracked;
     out.tunnelled = false;
     if (!is_tracked(&platform, &found)) return;
@@ -168,6 +151,13 @@ void describe(TablePlatform& platform, const packet_facts& facts, const packet_c
     const bool leaves = found.direction == DIRECTION_OUT;
     copy_address(outer.local_addr, leaves ? found.walk.outer_src : found.walk.outer_dst);
     copy_address(outer.remote_addr, leaves ? found.walk.outer_dst : found.walk.outer_src);
+}
+
+}  // namespace
+
+void describe(TablePlatform& platform, const packet_facts& facts, const packet_class& found,
+              ClassifiedPacket& out, flow_outer& outer) {
+    fill_in(platform, facts, found, out, outer);
 }
 
 // ------------------------------------------------------------------------------------------------ batch
@@ -243,7 +233,7 @@ void classify_packets(TablePlatform& s, const LocalNetworks& networks, std::span
             continue;
         }
         count_walked(&s, &facts, &found);
-        describe(s, facts, found, out, outer);
+        fill_in(s, facts, found, out, outer);
         if (UNLIKELY(out.tunnelled)) content.outers.push_back(outer);
     }
     content.last = found;

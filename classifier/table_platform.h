@@ -58,9 +58,9 @@ struct TablePlatform {
     __u32 entries_max = 0;
     bool any_outer = false;
     bool may_grow = false;
+    bool may_retry = false;  // a flow that finds no slot is no loss yet: room is made, and it is tried again
     // What happened to the packet.
-    bool wants_growth = false;
-    bool is_new = false;
+    bool wants_room = false;
     bool reached_volume = false;
 
     [[nodiscard]] bool entries_full() const noexcept {
@@ -134,16 +134,14 @@ DATAPATH_INLINE __u64 platform_now(platform_ctx ctx) {
 DATAPATH_INLINE __u64 platform_now_coarse(platform_ctx ctx) {
     return ctx->now_ns;
 }
-// A flow that finds no slot while the table may still grow is tried again, and is no loss yet.
 DATAPATH_INLINE void platform_lose(platform_ctx ctx, __u32 reason, __u64 amount) {
-    if (ctx->may_grow && !ctx->entries_full() &&
+    if (ctx->may_retry && !ctx->entries_full() &&
         (reason == LOSS_FLOWS_FULL || reason == LOSS_FLOWS_FULL_BYTES))
-        ctx->wants_growth = true;
+        ctx->wants_room = true;
     else
         ctx->losses[reason] += amount;
 }
 DATAPATH_INLINE void platform_event(platform_ctx ctx, __u32 kind, __u32, const struct flow_key*, __u64) {
-    if (kind == EVENT_FLOW_NEW) ctx->is_new = true;
     if (kind == EVENT_FLOW_VOLUME) ctx->reached_volume = true;
 }
 DATAPATH_INLINE struct walk_state* platform_walk_state(platform_ctx ctx) {
@@ -197,7 +195,19 @@ struct ClassifiedBatch::Content {
 class LocalNetworks {
 public:
     explicit LocalNetworks(const std::vector<Prefix>& prefixes);
-    [[nodiscard]] bool contain(const std::uint8_t* address) const noexcept;
+    [[nodiscard]] bool contain(const std::uint8_t* address) const noexcept {
+        const std::uint64_t high = datapath::load64(address);
+        const std::uint64_t low = datapath::load64(address + 8);
+        if (high == 0 && (low & 0xffffffff) == 0xffff0000) {  // ::ffff:a.b.c.d
+            const auto ipv4 = static_cast<std::uint32_t>(low >> 32);
+            for (const Narrow& n : ipv4_)
+                if ((ipv4 & n.mask) == n.value) return true;
+            return false;
+        }
+        for (const Wide& w : ipv6_)
+            if ((high & w.mask[0]) == w.value[0] && (low & w.mask[1]) == w.value[1]) return true;
+        return false;
+    }
 
 private:
     struct Wide {

@@ -35,7 +35,7 @@ void prepare(FilePiece& piece) {
         input.wire_bytes = record.wire_bytes;
         input.interface = record.interface;
         input.at_ns = static_cast<std::uint64_t>(record.captured_at.time_since_epoch().count());
-        input.link = locate_link(record.link_type, record.bytes);
+        input.link = locate_link_inline(record.link_type, record.bytes);
         if (input.link.start == LinkStart::not_ip && !link_type_supported(record.link_type))
             ++piece.unsupported[record.link_type];
     }

@@ -319,7 +319,7 @@ TEST_CASE("a memory limit bounds flows; packets beyond it are in totals and loss
     constexpr std::uint32_t sent = 40000;
     for (std::uint32_t i = 0; i < sent; ++i) feed(table, sink, udp(i % 20000, 1000), second + i);
     CHECK(table.live() <= table.flows_max());
-    CHECK(table.live() * 20 > table.flows_max() * 19);  // nearly every place is used
+    CHECK(table.live() == table.flows_max());  // no place is lost to crowds around a slot
     CHECK(table.flows_max() * FlowTableConfig::flow_bytes + table.slots() * FlowTableConfig::slot_bytes <=
           bytes);
     CHECK(table.flows_max() * FlowTableConfig::flow_bytes > bytes / 2);
