@@ -7,12 +7,14 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <fstream>
 #include <set>
 #include <sstream>
 
 #include "agent/daemon/config_reader.h"
+#include "agent/outputs/journald.h"
 #include "agent/records/record.h"
 
 namespace egresswatch::daemon {
@@ -29,7 +31,7 @@ constexpr std::string_view dpdk_spread_words[] = {"auto", "queues"};
 constexpr std::string_view dpdk_time_words[] = {"clock", "device"};
 constexpr std::string_view track_words[] = {"outside", "all"};
 constexpr std::string_view log_words[] = {"debug", "info", "warn", "error"};
-constexpr std::string_view output_words[] = {"syslog", "file", "stdout", "http"};
+constexpr std::string_view output_words[] = {"syslog", "file", "stdout", "http", "journald"};
 constexpr std::string_view transport_words[] = {"unix", "udp", "tcp", "tls", "relp"};
 constexpr std::string_view framing_words[] = {"octet", "lf"};
 constexpr std::string_view body_words[] = {"ecs", "text", "cef", "leef", "ocsf"};
@@ -287,7 +289,9 @@ static_assert(static_cast<int>(outputs::TransportKind::relp) == 4 &&
 // "udp-192.0.2.7-514": names the cursor, so it must not depend on the place in the list.
 std::string default_name(const outputs::OutputConfig& output) {
     std::string name(outputs::transport_name(output.transport));
-    if (output.transport != outputs::TransportKind::standard_output) name += "-" + output.address;
+    if (output.transport != outputs::TransportKind::standard_output &&
+        output.transport != outputs::TransportKind::journald)
+        name += "-" + output.address;
     if (output.transport != outputs::TransportKind::unix_datagram && outputs::is_syslog(output.transport))
         name += "-" + std::to_string(output.port);
     for (char& c : name)
@@ -303,24 +307,29 @@ void check_type(ConfigReader& reader, const Node& node, outputs::OutputConfig& o
         std::string_view help;
         std::vector<std::string_view> foreign;
     };
-    static const Type types[] = {{"syslog",
-                                  "address",
-                                  "add address: and the receiver's IP address or name",
-                                  {"path", "url", "header_file", "batch_records", "bulk"}},
-                                 {"file",
-                                  "path",
-                                  "add path: and where the lines go",
-                                  {"transport", "address", "port", "framing", "facility", "url", "tls",
-                                   "header_file", "batch_records", "bulk"}},
-                                 {"stdout",
-                                  "",
-                                  "",
-                                  {"transport", "address", "port", "framing", "facility", "path", "url",
-                                   "tls", "header_file", "batch_records", "bulk"}},
-                                 {"http",
-                                  "url",
-                                  "add url: https://...",
-                                  {"transport", "address", "port", "framing", "facility", "path"}}};
+    static const Type types[] = {
+        {"syslog",
+         "address",
+         "add address: and the receiver's IP address or name",
+         {"path", "url", "header_file", "batch_records", "bulk"}},
+        {"file",
+         "path",
+         "add path: and where the lines go",
+         {"transport", "address", "port", "framing", "facility", "url", "tls", "header_file", "batch_records",
+          "bulk"}},
+        {"stdout",
+         "",
+         "",
+         {"transport", "address", "port", "framing", "facility", "path", "url", "tls", "header_file",
+          "batch_records", "bulk"}},
+        {"http",
+         "url",
+         "add url: https://...",
+         {"transport", "address", "port", "framing", "facility", "path"}},
+        {"journald",
+         "",
+         "",
+         {"transport", "port", "framing", "path", "url", "tls", "header_file", "batch_records", "bulk"}}};
     const Node* named = reader.find(node, "type");
     if (named == nullptr) {
         reader.error(node, "config/missing", "the output has no type", "add type: syslog");
@@ -331,6 +340,10 @@ void check_type(ConfigReader& reader, const Node& node, outputs::OutputConfig& o
     if (type->name == "file") output.transport = outputs::TransportKind::file;
     if (type->name == "stdout") output.transport = outputs::TransportKind::standard_output;
     if (type->name == "http") output.transport = outputs::TransportKind::http;
+    if (type->name == "journald") {
+        output.transport = outputs::TransportKind::journald;
+        if (reader.find(node, "address") == nullptr) output.address = outputs::journald_socket;
+    }
     for (const auto foreign : type->foreign)
         if (const Node* value = reader.find(node, foreign); value != nullptr)
             reader.error(*value, "config/foreign-key",
@@ -377,6 +390,27 @@ const ConfigKey<LivenessSettings> liveness_keys[] = {
      [](ConfigReader& r, const Node& n, LivenessSettings& c) {
          if (const auto word = r.word(n, level_words)) c.canary_level = level_words[*word];
      }},
+};
+
+// "127.0.0.1:9847", "[::1]:9847": an address, not a name, so that nobody listens more widely than was meant.
+void read_listen(ConfigReader& reader, const Node& node, std::string& out) {
+    const auto text = reader.text(node);
+    if (!text) return;
+    const auto colon = text->rfind(':');
+    unsigned port = 0;
+    std::string host = text->substr(0, colon);
+    const char* const end = text->data() + text->size();
+    if (colon != std::string::npos && std::from_chars(text->data() + colon + 1, end, port).ptr != end)
+        port = 0;
+    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+    if (!Address::parse(host) || port < 1 || port > 65535)
+        return reader.error(node, "config/listen", "\"" + *text + "\" is not an address with a port",
+                            "write \"127.0.0.1:9847\" or \"[::1]:9847\"");
+    out = *text;
+}
+
+const ConfigKey<MetricsSettings> metrics_keys[] = {
+    {"listen", [](ConfigReader& r, const Node& n, MetricsSettings& c) { read_listen(r, n, c.listen); }},
 };
 
 const ConfigKey<Config> config_keys[] = {
@@ -441,6 +475,8 @@ const ConfigKey<Config> config_keys[] = {
                     Config& c) { r.mapping<EvidenceSettings>(n, evidence_keys, "evidence", c.evidence); }},
     {"liveness", [](ConfigReader& r, const Node& n,
                     Config& c) { r.mapping<LivenessSettings>(n, liveness_keys, "liveness", c.liveness); }},
+    {"metrics", [](ConfigReader& r, const Node& n,
+                   Config& c) { r.mapping<MetricsSettings>(n, metrics_keys, "metrics", c.metrics); }},
     {"log_level",
      [](ConfigReader& r, const Node& n, Config& c) {
          if (const auto word = r.word(n, log_words)) c.log_level = log_words[*word];
@@ -464,6 +500,7 @@ std::vector<std::string> config_key_names() {
     for (const auto& key : output_keys) names.push_back("outputs." + std::string(key.name));
     for (const auto& key : rate_limit_keys) names.push_back("outputs.rate_limit." + std::string(key.name));
     for (const auto& key : liveness_keys) names.push_back("liveness." + std::string(key.name));
+    for (const auto& key : metrics_keys) names.push_back("metrics." + std::string(key.name));
     for (const auto& key : tls_keys) names.push_back("outputs.tls." + std::string(key.name));
     return names;
 }

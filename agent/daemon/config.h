@@ -57,6 +57,10 @@ struct LivenessSettings {
     std::string canary_level = "low";
 };
 
+struct MetricsSettings {
+    std::string listen;  // "127.0.0.1:9847"; empty: no metrics
+};
+
 struct Config {
     std::string site;
     EngineKind engine = EngineKind::ebpf;
@@ -83,6 +87,7 @@ struct Config {
     JournalSettings journal;
     EvidenceSettings evidence;
     LivenessSettings liveness;
+    MetricsSettings metrics;
     std::string log_level = "info";
     std::vector<outputs::OutputConfig> outputs;
 };

@@ -186,6 +186,12 @@ std::expected<void, std::string> Daemon::start_threads() {
                 return;
             }
         control_->start();
+        if (config_.metrics.listen.empty()) return;
+        auto endpoint = metrics::Endpoint::open(config_.metrics.listen, config_.control_socket);
+        if (endpoint)
+            metrics_ = std::move(*endpoint);
+        else
+            result = std::unexpected(endpoint.error());
     }).join();
     return result;
 }
@@ -236,6 +242,7 @@ void Daemon::handle_signals() {
     while (::read(signals_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
         if (info.ssi_signo == SIGHUP) {
             request_reload("SIGHUP");
+            for (const auto& output : outputs_) output->reopen();
         } else {
             stop_requested_ = true;
             stop_reason_ = info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT";
@@ -285,6 +292,7 @@ void Daemon::stop() {
         std::filesystem::remove(state_file("region.table"), ignored);  // nobody will adopt its class ids
     }
     writer_->write(records::stop_record(origin_, stop_reason_.empty() ? "stopped" : stop_reason_));
+    metrics_.reset();
     control_.reset();
     notary_->stop();  // the last checkpoint, over the stop record
     [[maybe_unused]] const auto durable = journal_->commit();

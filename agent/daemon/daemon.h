@@ -31,6 +31,7 @@
 #include "agent/daemon/window_keeper.h"
 #include "agent/evidence/notary.h"
 #include "agent/journal/journal.h"
+#include "agent/metrics/endpoint.h"
 #include "agent/outputs/output.h"
 #include "capture/engine.h"
 
@@ -152,6 +153,7 @@ private:
     std::optional<WindowKeeper> windows_;
     std::unique_ptr<capture::Engine> engine_;  // after its sink: goes first
     std::unique_ptr<ControlServer> control_;
+    std::unique_ptr<metrics::Endpoint> metrics_;  // a client of the above
     std::optional<Rtnetlink> netlink_;
     std::optional<AddressWatch> address_watch_;
     std::optional<CoverageKeeper> coverage_;

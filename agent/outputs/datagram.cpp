@@ -1,4 +1,4 @@
-// agent/outputs/datagram.cpp - UDP (RFC 5426) and unix datagrams: one message a datagram, no framing.
+// agent/outputs/datagram.cpp - UDP (RFC 5426), unix datagrams, journald: one message a datagram, no framing.
 // SPDX-License-Identifier: Apache-2.0
 #include <sys/socket.h>
 
@@ -62,8 +62,8 @@ private:
 }  // namespace
 
 OpenedTransport open_datagram(const OutputConfig& config) {
-    const bool unix_socket = config.transport == TransportKind::unix_datagram;
-    auto connected = unix_socket ? connect_unix(config.address) : connect_inet(config, SOCK_DGRAM);
+    auto connected =
+        is_local_socket(config.transport) ? connect_unix(config.address) : connect_inet(config, SOCK_DGRAM);
     if (!connected) return std::unexpected(connected.error());
     return std::make_unique<DatagramTransport>(std::move(connected->socket), destination_text(config));
 }
@@ -72,6 +72,7 @@ OpenedTransport open_transport(const OutputConfig& config) {
     switch (config.transport) {
         case TransportKind::unix_datagram:
         case TransportKind::udp:
+        case TransportKind::journald:
             return open_datagram(config);
         case TransportKind::tcp:
         case TransportKind::tls:

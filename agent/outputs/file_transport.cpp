@@ -65,6 +65,11 @@ public:
         confirmed_ = taken_;
         return {};
     }
+    // An idle output would hold on to the renamed file until it has something to write.
+    [[nodiscard]] std::expected<void, TransportError> reopen() override {
+        if (auto written = flush(); !written) return written;
+        return open();
+    }
     [[nodiscard]] std::uint64_t confirmed() override { return confirmed_; }
     [[nodiscard]] bool proves_delivery() const noexcept override { return true; }
     [[nodiscard]] bool finish(std::chrono::milliseconds) noexcept override {

@@ -22,6 +22,7 @@
 
 #include "agent/journal/reader.h"
 #include "agent/journal/sector_file.h"
+#include "agent/outputs/journald.h"
 #include "agent/outputs/rate_limit.h"
 #include "agent/outputs/rfc5424.h"
 #include "agent/outputs/transport.h"
@@ -77,6 +78,7 @@ struct Output::State {
     UniqueFd control;  // eventfd: stop, or an unjournaled finding
     std::thread thread;
     std::atomic<bool> stopping{false};
+    std::atomic<bool> reopen_wanted{false};
 
     mutable std::mutex mutex;  // guards the four below
     OutputStatus status;
@@ -114,6 +116,7 @@ struct Output::State {
     void fetch();
     bool fetch_unjournaled();
     [[nodiscard]] bool wanted(const Json& record) const;
+    [[nodiscard]] Message format_for_transport(const Json& record) const;
     void make_pending(std::uint64_t seq, Json record);
     bool fetch_summary();
     [[nodiscard]] bool kept_back(std::uint64_t seq, const Json& record);
@@ -222,11 +225,15 @@ bool Output::State::fetch_summary() {
     return true;
 }
 
+Message Output::State::format_for_transport(const Json& record) const {
+    if (config.transport == TransportKind::journald) return format_journal_entry(record, context);
+    return is_syslog(config.transport) ? format_message(record, context) : format_bare(record, context);
+}
+
 void Output::State::make_pending(std::uint64_t seq, Json record) {
     ++context.sequence_id;
     context.clock_synced = kernel_clock_synced();
-    Message message =
-        is_syslog(config.transport) ? format_message(record, context) : format_bare(record, context);
+    Message message = format_for_transport(record);
     Pending next;
     next.seq = seq;
     next.message = std::move(message.text);
@@ -491,6 +498,8 @@ void Output::State::step(std::optional<Clock::time_point> deadline) {
             return failed({"connect " + destination_text(config) + ": no answer"});
         return wait(std::min(longest, until(connect_deadline)));
     }
+    if (reopen_wanted.exchange(false))
+        if (const auto opened = transport->reopen(); !opened) return failed(opened.error());
     const bool more = pending.has_value();
     if (more) send_what_is_there();
     if (more && transport && !pending) return wait(milliseconds{0});
@@ -571,6 +580,11 @@ void Output::deliver_unjournaled(const Json& record) {
             ++state_->status.unjournaled_lost;
         }
     }
+    ::eventfd_write(state_->control.get(), 1);
+}
+
+void Output::reopen() {
+    state_->reopen_wanted = true;
     ::eventfd_write(state_->control.get(), 1);
 }
 

@@ -4,8 +4,8 @@
 // In:      the journal, from a durable cursor (<cursor_dir>/<name>); findings that could not be journaled,
 //          directly.
 // Out:     messages over a Transport (transport.h).
-// Threads: one per output, made by start(); deliver_unjournaled() and status() from any thread, never
-// blocking on
+// Threads: one per output, made by start(); deliver_unjournaled(), reopen() and status() from any thread,
+// never blocking on
 //          the network. A dead receiver costs its own thread only.
 // Delivery: at least once as far as the transport's nature allows (README.md), UDP is what it is.
 // Limits:  unjournaled_max findings wait in memory while the receiver is away; the oldest goes, counted.
@@ -66,6 +66,10 @@ public:
 
     // A finding that append() refused. Goes out ahead of the journal's records, marked unjournaled.
     void deliver_unjournaled(const Json& record);
+
+    // Opens the receiver anew where that means something: a file that was rotated. Any thread; returns at
+    // once.
+    void reopen();
 
     [[nodiscard]] OutputStatus status() const;
 

@@ -1,4 +1,4 @@
-// agent/outputs/syslog_config.cpp - what a destination may be told, and its status as JSON.
+// agent/outputs/output_config.cpp - what a destination may be told, and its status as JSON.
 // SPDX-License-Identifier: Apache-2.0
 #include <sys/un.h>
 
@@ -22,15 +22,14 @@ std::optional<std::uint8_t> parse_facility(std::string_view name) noexcept {
 }
 
 std::string_view transport_name(TransportKind kind) noexcept {
-    static constexpr std::array<std::string_view, 8> names{"unix", "udp",  "tcp",    "tls",
-                                                           "relp", "file", "stdout", "http"};
+    static constexpr std::array<std::string_view, 9> names{"unix", "udp",    "tcp",  "tls",     "relp",
+                                                           "file", "stdout", "http", "journald"};
     return names[static_cast<std::size_t>(kind)];
 }
 
 std::string destination_text(const OutputConfig& config) {
     if (config.transport == TransportKind::standard_output) return "standard output";
-    if (config.transport == TransportKind::unix_datagram || !is_syslog(config.transport))
-        return config.address;
+    if (is_local_socket(config.transport) || !is_syslog(config.transport)) return config.address;
     const bool bracket = config.address.find(':') != std::string::npos;
     return (bracket ? "[" + config.address + "]" : config.address) + ":" + std::to_string(config.port);
 }
@@ -72,8 +71,7 @@ std::vector<std::string> check(const OutputConfig& config) {
             "name: \"" + config.name +
             "\" must be 1 to 64 of A-Z a-z 0-9 . _ - and not begin with a dot: it names the cursor file");
     if (config.address.empty()) problems.push_back("address: missing");
-    if (config.transport == TransportKind::unix_datagram &&
-        config.address.size() >= sizeof(sockaddr_un{}.sun_path))
+    if (is_local_socket(config.transport) && config.address.size() >= sizeof(sockaddr_un{}.sun_path))
         problems.push_back("address: a socket path is at most 107 bytes long");
     if (config.transport == TransportKind::http && !config.address.starts_with("https://") &&
         !config.address.starts_with("http://"))

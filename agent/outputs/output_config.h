@@ -18,10 +18,23 @@ namespace egresswatch::outputs {
 
 using records::Level;
 
-enum class TransportKind : std::uint8_t { unix_datagram, udp, tcp, tls, relp, file, standard_output, http };
-// The others carry bare bodies.
+enum class TransportKind : std::uint8_t {
+    unix_datagram,
+    udp,
+    tcp,
+    tls,
+    relp,
+    file,
+    standard_output,
+    http,
+    journald
+};
+// The others carry bare bodies, journald in fields of its own.
 [[nodiscard]] constexpr bool is_syslog(TransportKind kind) noexcept {
     return kind <= TransportKind::relp;
+}
+[[nodiscard]] constexpr bool is_local_socket(TransportKind kind) noexcept {
+    return kind == TransportKind::unix_datagram || kind == TransportKind::journald;
 }
 enum class Framing : std::uint8_t { octet_counting, lf };
 enum class Bulk : std::uint8_t { lines, array };  // NDJSON, or one JSON array a request

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "agent/outputs/structured_data.h"
 #include "agent/records/ecs.h"
 #include "agent/records/fit.h"
 
@@ -39,25 +40,14 @@ std::string timestamp(const Json& record, unsigned digits) {
     return records::shorter_time(time, std::min(digits, 6U));
 }
 
-enum class Tier : std::uint8_t {
-    required,
-    optional,
-    repeated,  // stands in every body but text as well
-};
-
-struct Param {
-    const char* name;
-    std::string value;
-    Tier tier = Tier::optional;
-};
-
 void add(std::vector<Param>& params, const char* name, const Json& value, Tier tier = Tier::optional) {
     std::string text = plain(value);
     if (text.empty()) return;
     params.push_back({name, records::cut_utf8(records::valid_utf8(text), param_bytes_max), tier});
 }
 
-// In the order in which they stand; optional ones go from the back.
+}  // namespace
+
 std::vector<Param> own_params(const Json& record) {
     const Json& flow = member(record, "flow");
     std::vector<Param> params;
@@ -96,6 +86,8 @@ std::vector<Param> own_params(const Json& record) {
     }
     return params;
 }
+
+namespace {
 
 struct Elements {
     std::vector<Param> own;

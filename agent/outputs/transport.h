@@ -48,6 +48,8 @@ public:
     [[nodiscard]] virtual std::uint64_t given_up() const noexcept { return 0; }
     // What confirms: true: the receiver itself; false: only its kernel, so that its death may still lose it.
     [[nodiscard]] virtual bool proves_delivery() const noexcept = 0;
+    // The receiver may have been changed under the same name (SIGHUP after a rotation of files).
+    [[nodiscard]] virtual std::expected<void, TransportError> reopen() { return {}; }
     // We are done: true when the receiver has confirmed that it took everything. Waits at most `timeout`.
     [[nodiscard]] virtual bool finish(std::chrono::milliseconds timeout) noexcept = 0;
 };

@@ -23,10 +23,13 @@ class SiteCase(unittest.TestCase):
     engine = "ebpf"
 
     def setUp(self):
-        self.site = Site("ewtest", offload=self.offload, settings=self.settings, engine=self.engine)
+        self.site = self.make_site()
         self.addCleanup(self.nothing_left)
         self.addCleanup(self.site.close)
         self.site.__enter__()
+
+    def make_site(self):
+        return Site("ewtest", offload=self.offload, settings=self.settings, engine=self.engine)
 
     def run(self, result=None):
         before = len(result.failures) + len(result.errors) if result else 0

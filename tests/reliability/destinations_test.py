@@ -159,6 +159,39 @@ class Destinations(unittest.TestCase):
                     process.terminate()
                     process.wait(10)
 
+    def test_journald_has_every_finding_with_its_fields_though_it_was_restarted(self):
+        """A real systemd-journald, in a /run of this test's own."""
+        subprocess.run(("mount", "-t", "tmpfs", "tmpfs", "/run"), check=True)
+        self.addCleanup(lambda: subprocess.run(("umount", "-l", "/run"), check=True))
+        for folder in ("/run/log/journal", "/run/systemd/journal"):
+            os.makedirs(folder)
+
+        def start():
+            server = subprocess.Popen(("/lib/systemd/systemd-journald",), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.addCleanup(lambda: server.poll() is None and (server.kill(), server.wait()))
+            return server
+
+        def entries():
+            out = subprocess.run(("journalctl", "-D", "/run/log/journal", "-o", "json", "SYSLOG_IDENTIFIER=egresswatch"),
+                                 capture_output=True, text=True, check=False).stdout
+            return [json.loads(line) for line in out.splitlines()]
+        server = start()
+        eventually(lambda: os.path.exists("/run/systemd/journal/socket"), 30, "journald listens")
+        process = self.feed("type: journald", total=600, rate=200)
+        eventually(lambda: len(entries()) > 100, 30, "entries")
+        server.kill()
+        server.wait()
+        start()
+        self.assertEqual(process.wait(60), 0)
+        eventually(lambda: {int(e["EGRESSWATCH_SEQ"]) for e in entries()} >= set(range(2, 602)), 30, "all findings")
+        for entry in entries():
+            document = json.loads(entry["MESSAGE"])
+            self.assertEqual(document["event"]["sequence"], int(entry["EGRESSWATCH_SEQ"]))
+            self.assertEqual((entry["PRIORITY"], entry["SYSLOG_FACILITY"], entry["EGRESSWATCH_KIND"], entry["EGRESSWATCH_LEVEL"],
+                              entry["EGRESSWATCH_RULE"], entry["EGRESSWATCH_COUNTRY"]),
+                             ("4", "20", "finding", "medium", "bulk-to-outside", "CN"))
+        self.assertGreaterEqual(self.status()["retries"], 1)
+
     def test_a_file_that_is_rotated_loses_nothing(self):
         target = self.path("alerts.jsonl")
         with open(target, "w", encoding="ascii") as file:

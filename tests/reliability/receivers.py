@@ -75,6 +75,10 @@ class Receiver:
         self.ports = {transport: free_port() for transport in self.transports}
         self.process = None
 
+    def keep_only(self, transports):
+        self.transports = transports
+        self.ports = {transport: self.ports[transport] for transport in transports}
+
     def file(self, transport):
         return os.path.join(self.out, transport)
 

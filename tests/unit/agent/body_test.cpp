@@ -1,5 +1,5 @@
 // tests/unit/agent/body_test.cpp - the bodies: ECS against the schema's own field types, and what CEF, LEEF
-// and OCSF say of a finding. CEF as liblognorm reads it: cef_by_liblognorm. SPDX-License-Identifier:
+// and OCSF say of a finding. CEF as liblognorm reads it: bodies_by_liblognorm. SPDX-License-Identifier:
 // Apache-2.0
 #include "agent/records/body.h"
 
