@@ -281,9 +281,6 @@ void Daemon::stop() {
     if (build_) build_->result.wait();
     [[maybe_unused]] const auto last_events = engine_->poll(std::chrono::milliseconds(0));
     write_coverage(wall_clock());
-    windows_->save_now(evaluation_->evaluator(), wall_clock());
-    if (const auto& error = windows_->status().error; !error.empty())
-        spdlog::error("{}; what the rules have added up is lost with this process", error);
     if (config_.keep_hooks && config_.engine == EngineKind::ebpf) {
         spdlog::info("keep_hooks: the kernel goes on counting; `egresswatch detach` removes the hooks");
     } else {
@@ -291,6 +288,10 @@ void Daemon::stop() {
         std::error_code ignored;
         std::filesystem::remove(state_file("region.table"), ignored);  // nobody will adopt its class ids
     }
+    // Behind the last updates, which the end of the engine brings.
+    windows_->save_now(evaluation_->evaluator(), wall_clock());
+    if (const auto& error = windows_->status().error; !error.empty())
+        spdlog::error("{}; what the rules have added up is lost with this process", error);
     writer_->write(records::stop_record(origin_, stop_reason_.empty() ? "stopped" : stop_reason_));
     metrics_.reset();
     control_.reset();
@@ -320,10 +321,15 @@ void Daemon::restore_windows() {
         writer_->write(internal_finding_record(origin_, finding));
         return;
     }
-    if (*restored)
-        spdlog::info(
-            "windows of {} rules taken over, saved at {}; {} of rules that have changed are left out",
-            (*restored)->rules, records::format_time((*restored)->saved_at), (*restored)->dropped);
+    if (!*restored) return;
+    // By the file, not by the packet time that the rules had reached: without packets there is none.
+    std::error_code ignored;
+    const auto written = std::filesystem::last_write_time(state_file("windows.state"), ignored);
+    spdlog::info("windows of {} rules taken over, saved at {}; {} of rules that have changed are left out",
+                 (*restored)->rules,
+                 records::format_time(std::chrono::time_point_cast<std::chrono::nanoseconds>(
+                     std::chrono::file_clock::to_sys(written))),
+                 (*restored)->dropped);
 }
 
 void Daemon::keep_windows() {

@@ -73,6 +73,8 @@ std::uint32_t& FlowDrain::tag_copy(std::uint32_t slot) noexcept {
     return tags_[slot / datapath::FLOW_PROBES].tag[slot % datapath::FLOW_PROBES];
 }
 
+// A predecessor may have died between freeing a slot and clearing its tag's copy, without which no flow would
+// ever get that slot again.
 void FlowDrain::repair_tags() noexcept {
     // Read in this order: the kernel writes an entry's tag first and the copy behind it.
     for (std::uint32_t slot = 0; slot < entries_.size(); slot++)
@@ -80,6 +82,14 @@ void FlowDrain::repair_tags() noexcept {
             load_tag(entries_[slot]) == datapath::FLOW_FREE)
             __atomic_store_n(&tag_copy(slot), static_cast<std::uint32_t>(datapath::FLOW_FREE),
                              __ATOMIC_RELEASE);
+}
+
+void FlowDrain::adopt(std::uint64_t now_ns) {
+    repair_tags();
+    // A flow may have slots of several CPUs. Whoever takes off of its first update what it knows already
+    // would take a second one, with the other CPU's part, for news.
+    for (std::uint32_t slot = 0; slot < entries_.size(); slot++) visit(slot, now_ns);
+    emit_touched();
 }
 
 Timestamp FlowDrain::epoch(std::uint64_t kernel_ns) const noexcept {

@@ -41,9 +41,9 @@ public:
     // `tags`: one for each FLOW_PROBES entries.
     FlowDrain(Config config, std::span<datapath::flow_entry> entries, std::span<datapath::flow_tags> tags,
               std::span<const datapath::flow_outer> outers, GraceCalls grace);
-    // Before the first scan of adopted tables: a predecessor may have died between freeing a slot and
-    // clearing its tag's copy, without which no flow would ever get that slot again.
-    void repair_tags() noexcept;
+    // Tables of a predecessor, before anything else: reads every slot, and only then tells the flows, each
+    // once and whole.
+    void adopt(std::uint64_t now_ns);
 
     // What to add to the kernel's clock to get time since the epoch; asked of the clocks at every drain.
     void set_epoch_offset(std::chrono::nanoseconds offset) noexcept { epoch_offset_ = offset; }
@@ -105,6 +105,7 @@ private:
     void visit(std::uint32_t slot, std::uint64_t now_ns);
     [[nodiscard]] bool is_over(const Flow& flow, std::uint32_t slot, std::uint64_t now_ns) const;
     void free_slot(std::uint32_t slot);
+    void repair_tags() noexcept;
     [[nodiscard]] std::uint32_t& tag_copy(std::uint32_t slot) noexcept;
     [[nodiscard]] Timestamp epoch(std::uint64_t kernel_ns) const noexcept;
 

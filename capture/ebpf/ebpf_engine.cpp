@@ -315,9 +315,8 @@ std::expected<void, OsError> EbpfEngine::start(FlowSink& sink) {
     if (state.adoption.adopted) {
         state.adoption.hooks_replaced = state.interfaces->hooks_replaced();
         // What stands in the table was counted before: handed over now, whole.
-        state.drain->repair_tags();
         state.drain->set_epoch_offset(epoch_offset());
-        while (!state.drain->scan(SCAN_SLOTS, clock_ns(CLOCK_MONOTONIC))) continue;
+        state.drain->adopt(clock_ns(CLOCK_MONOTONIC));
         state.adoption.flows = state.drain->flows();
         state.flush(true);
     }

@@ -144,7 +144,7 @@ TEST_CASE("what a dead daemon left half freed is read and freed", "[ebpf][unit]"
     Table table;
     table.put(4, 80, 500, SECOND).tag = dp::FLOW_CLOSING;
     table.tags[1].tag[2] = 0x1234 | dp::FLOW_LIVE;  // entry 10 is FREE: the copy was not cleared any more
-    table.drain.repair_tags();
+    table.drain.adopt(SECOND);
     CHECK(table.tags[1].tag[2] == dp::FLOW_FREE);
     CHECK(table.tags[0].tag[4] != dp::FLOW_FREE);
     table.grace_over = true;
@@ -153,6 +153,25 @@ TEST_CASE("what a dead daemon left half freed is read and freed", "[ebpf][unit]"
         for (const auto& update : table.scan(2 * SECOND)) bytes += update.delta.bytes_out;
     CHECK(bytes == 500);
     CHECK(table.entries[4].tag == dp::FLOW_FREE);
+}
+
+TEST_CASE("an adopter tells a flow of two CPUs once and whole", "[ebpf][unit]") {
+    Table table;
+    table.put(3, 443, 1000, SECOND);
+    table.put(SLOTS + 9, 443, 200, SECOND + 1);  // the other CPU's part
+    table.put(5, 80, 50, SECOND);
+    table.drain.adopt(4 * SECOND);
+    const auto updates = std::exchange(table.drain.updates(), {});
+    REQUIRE(updates.size() == 2);
+    for (const FlowUpdate& update : updates) {
+        CHECK(update.reason == UpdateReason::created);
+        CHECK(update.delta == update.total);
+        CHECK(update.total.bytes_out == (update.key.remote_port == 443 ? 1200U : 50U));
+    }
+    table.entries[SLOTS + 9].bytes_out += 5;
+    const auto later = table.scan(5 * SECOND);
+    REQUIRE(later.size() == 1);
+    CHECK(later[0].delta.bytes_out == 5);
 }
 
 TEST_CASE("a wanted volume is split over the slots through which it may come", "[ebpf][unit]") {
