@@ -54,8 +54,8 @@ std::expected<rte_ring*, OsError> make_ring(const std::string& name, unsigned el
 
 }  // namespace
 
-// To the owner. The table asks room() before it tells; it is only over-full where a flow's volume is told at
-// once, and at the end: then the core waits for the owner, who takes until every core has finished.
+// To the owner. Where the ring is full the core waits until the owner has taken, which is counted: packets
+// wait in the port's queue meanwhile, and what finds no place there is counted by the port.
 class PollingCore::RingSink final : public FlowSink {
 public:
     RingSink(rte_ring* ring, DpdkCoreStatus& status) : ring_(ring), status_(status) {}

@@ -3,8 +3,8 @@
 // In:       bursts of its queues.   Out: updates in a ring to the owner, counters when the owner asks.
 // Threads:  run() is the core's; everything else the owner's. Between them: the two rings, and words of which
 //           each has one writer.
-// Limits:   the ring of updates: what finds it full stays in the flow table and is told later, counted. The
-//           ring of notifications (notify_max): beyond it they are left out, as Engine::notify_at allows.
+// Limits:   the ring of updates: where it is full the core waits until the owner has taken, counted. The ring
+//           of notifications (notify_max): beyond it they are left out, as Engine::notify_at allows.
 // Not here: which queues (dpdk_engine.cpp), merging what two cores tell of one flow (flow_merge.h).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
