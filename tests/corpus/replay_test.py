@@ -2,9 +2,11 @@
 # tests/corpus/replay_test.py - the program itself over every capture: same lines each time, exact fields, exact sums.
 # SPDX-License-Identifier: Apache-2.0
 """usage: replay_test.py EGRESSWATCH"""
+import concurrent.futures
 import csv
 import io
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -142,18 +144,23 @@ def check_findings(program, capture):
     return [] if got == wanted else [f"findings: {got}, {wanted}"]
 
 
+def check_all(capture):
+    problems = check(sys.argv[1], capture)
+    if capture.parent == HERE and capture.name not in DAMAGED:
+        problems += check_summary(sys.argv[1], capture)
+    if capture.name == "dns-over-tcp.pcap":
+        problems += check_findings(sys.argv[1], capture)
+    return problems
+
+
 def main() -> int:
     captures = sorted(path for path in HERE.rglob("*") if path.is_file())
     failed = 0
-    for capture in captures:
-        problems = check(sys.argv[1], capture)
-        if capture.parent == HERE and capture.name not in DAMAGED:
-            problems += check_summary(sys.argv[1], capture)
-        if capture.name == "dns-over-tcp.pcap":
-            problems += check_findings(sys.argv[1], capture)
-        for problem in problems:
-            print(f"{capture.relative_to(HERE)}: {problem}")
-            failed += 1
+    with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as workers:  # they wait for programs
+        for capture, problems in zip(captures, workers.map(check_all, captures)):
+            for problem in problems:
+                print(f"{capture.relative_to(HERE)}: {problem}")
+                failed += 1
     print(f"{len(captures)} captures, {failed} problems")
     return 1 if failed or not captures else 0
 
