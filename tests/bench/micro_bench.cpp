@@ -24,28 +24,15 @@
 #include <string>
 #include <vector>
 
-#include "classifier/datapath/walk_platform_memory.h"
+#include "classifier/datapath/region.h"
 #include "classifier/flow_table.h"
 #include "rules/evaluator.h"
 #include "rules/policy.h"
 #include "tests/bench/micro_peers.h"
 #include "tests/bench/traffic_mix.h"
+#include "tests/support/memory_frame.h"
 #include "tests/support/packet_builder.h"
 #include "tests/support/temp_dir.h"
-
-namespace egresswatch::datapath {
-struct BenchFrame {
-    const __u8* data;
-    __u32 captured;
-};
-using platform_ctx = const BenchFrame*;
-DATAPATH_INLINE int platform_read(platform_ctx ctx, __u32 offset, void* to, __u32 size) {
-    return read_memory(ctx->data, ctx->captured, offset, to, size);
-}
-}  // namespace egresswatch::datapath
-
-#include "classifier/datapath/region.h"
-#include "classifier/datapath/walk.h"
 
 namespace {
 
@@ -78,7 +65,7 @@ benchmark::internal::Benchmark* enlist(const std::string& name, Body body) {
 // ------------------------------------------------------------------------------------------------ walk
 
 void walk_frame(benchmark::State& state, const Bytes& bytes, bool fast) {
-    const BenchFrame frame{bytes.data(), static_cast<__u32>(bytes.size())};
+    const MemoryFrame frame{bytes.data(), static_cast<__u32>(bytes.size())};
     frame_facts facts{};
     facts.wire_bytes = facts.captured_bytes = frame.captured;
     facts.start = START_ETHERNET;

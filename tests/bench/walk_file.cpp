@@ -14,20 +14,7 @@
 #include <cstring>
 #include <string_view>
 
-#include "classifier/datapath/walk_platform_memory.h"
-
-namespace egresswatch::datapath {
-struct RecordedFrame {
-    const __u8* data;
-    __u32 captured;
-};
-using platform_ctx = const RecordedFrame*;
-DATAPATH_INLINE int platform_read(platform_ctx ctx, __u32 offset, void* to, __u32 size) {
-    return read_memory(ctx->data, ctx->captured, offset, to, size);
-}
-}  // namespace egresswatch::datapath
-
-#include "classifier/datapath/walk.h"
+#include "tests/support/memory_frame.h"
 
 namespace {
 
@@ -46,7 +33,7 @@ std::uint32_t ip_bytes_of(const std::uint8_t* frame, std::uint32_t captured, std
     walk_result result;
     if (walk_fast(frame, frame + captured, START_ETHERNET, wire, &result)) return result.ip_bytes;
     static walk_state state;
-    const RecordedFrame whole{frame, captured};
+    const MemoryFrame whole{frame, captured};
     frame_facts facts{};
     facts.wire_bytes = wire;
     facts.captured_bytes = captured;

@@ -15,24 +15,11 @@
 #include <tuple>
 
 #include "capture/pcap/file_reader.h"
-#include "classifier/datapath/walk_platform_memory.h"
 #include "classifier/inspect/dns.h"
 #include "classifier/inspect/flow_inspector.h"
 #include "classifier/link_type.h"
 #include "tests/support/catch.h"
-
-namespace egresswatch::datapath {
-struct NamedFrame {
-    const __u8* data;
-    __u32 captured;
-};
-using platform_ctx = const NamedFrame*;
-DATAPATH_INLINE int platform_read(platform_ctx ctx, __u32 offset, void* to, __u32 size) {
-    return read_memory(ctx->data, ctx->captured, offset, to, size);
-}
-}  // namespace egresswatch::datapath
-
-#include "classifier/datapath/walk.h"
+#include "tests/support/memory_frame.h"
 
 namespace {
 
@@ -78,7 +65,7 @@ Payload payload_of(const capture::PacketRecord& record) {
     Payload out;
     const LinkPlace link = locate_link(record.link_type, record.bytes);
     if (link.start == LinkStart::not_ip || link.start == LinkStart::truncated) return out;
-    const NamedFrame frame{record.bytes.data(), static_cast<__u32>(record.bytes.size())};
+    const MemoryFrame frame{record.bytes.data(), static_cast<__u32>(record.bytes.size())};
     frame_facts facts{};
     facts.wire_bytes = record.wire_bytes;
     facts.captured_bytes = frame.captured;

@@ -10,22 +10,9 @@
 #include <vector>
 
 #include "classifier/datapath/layout.h"
-#include "classifier/datapath/walk_platform_memory.h"
 #include "classifier/flow_table.h"
 #include "classifier/link_type.h"
-
-namespace egresswatch::datapath {
-struct FuzzFrame {
-    const __u8* data;
-    __u32 captured;
-};
-using platform_ctx = const FuzzFrame*;
-DATAPATH_INLINE int platform_read(platform_ctx ctx, __u32 offset, void* to, __u32 size) {
-    return read_memory(ctx->data, ctx->captured, offset, to, size);
-}
-}  // namespace egresswatch::datapath
-
-#include "classifier/datapath/walk.h"
+#include "tests/support/memory_frame.h"
 
 namespace {
 
@@ -45,7 +32,7 @@ void fast_equals_full(const std::vector<std::uint8_t>& bytes, std::uint32_t wire
         walk_result fast;
         std::memset(&fast, 0xaa, sizeof fast);  // what it must write, it must write
         if (!walk_fast(bytes.data(), bytes.data() + bytes.size(), start, wire_bytes, &fast)) continue;
-        const FuzzFrame frame{bytes.data(), static_cast<__u32>(bytes.size())};
+        const MemoryFrame frame{bytes.data(), static_cast<__u32>(bytes.size())};
         walk_state state;
         frame_facts facts{};
         facts.wire_bytes = wire_bytes;

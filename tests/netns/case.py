@@ -73,6 +73,14 @@ class SiteCase(unittest.TestCase):
     def link_address(self, which, dev):
         return json.loads(self.site.run_in(which, "ip", "-j", "link", "show", "dev", dev).stdout)[0]["address"]
 
+    def play(self, *scenes):
+        """Each scene in turn; those that fail are named, and the others are played all the same."""
+        for scene in scenes:
+            result = scene(self.site)
+            print(f"  {'pass' if result.passed else 'FAIL'}  scene {result.number}: {result.title}: {result.seen}", flush=True)
+            with self.subTest(scene=result.number):
+                self.assertTrue(result.passed, f"{result.title}\n  expected: {result.expected}\n  seen:     {result.seen}")
+
     def random_frames(self, count, seed, inbound=False, way="hooked"):
         """Starts the frame generator: out of the host, or at it; way "bypass" goes around the hook."""
         sender, dev, target = ("router", "lan", ("host", "eth0")) if inbound else ("host", "eth0", ("router", "lan"))

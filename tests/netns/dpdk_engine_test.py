@@ -59,11 +59,7 @@ class OwnInterface(DpdkCase):
     def test_scenes(self):
         site = self.site
         first = site.counters()
-        for scene in (scene_allowed, scene_bulk_tcp, scene_bulk_udp6, scene_pull):
-            result = scene(site)
-            print(f"  {'pass' if result.passed else 'FAIL'}  scene {result.number}: {result.title}: {result.seen}", flush=True)
-            with self.subTest(scene=result.number):
-                self.assertTrue(result.passed, f"{result.title}\n  expected: {result.expected}\n  seen:     {result.seen}")
+        self.play(scene_allowed, scene_bulk_tcp, scene_bulk_udp6, scene_pull)
         last = site.counters()
         seen = self.balance(last, first)
         lost = sum(last.hook["dropped"].values())

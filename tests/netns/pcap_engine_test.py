@@ -30,11 +30,7 @@ class OwnInterface(PcapCase):
     def test_scenes_with_super_packets(self):
         site = self.site
         first = site.counters()
-        for scene in (scene_allowed, scene_bulk_tcp, scene_bulk_udp6, scene_pull):
-            result = scene(site)
-            print(f"  {'pass' if result.passed else 'FAIL'}  scene {result.number}: {result.title}: {result.seen}", flush=True)
-            with self.subTest(scene=result.number):
-                self.assertTrue(result.passed, f"{result.title}\n  expected: {result.expected}\n  seen:     {result.seen}")
+        self.play(scene_allowed, scene_bulk_tcp, scene_bulk_udp6, scene_pull)
         last = site.counters()
         self.assertEqual(self.lost(last), 0, "nothing was lost")
         self.balance(last)

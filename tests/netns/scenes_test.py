@@ -8,14 +8,10 @@ from scenes import SCENES, check_addresses
 
 
 class Scenes(SiteCase):
-    def play(self):
+    def play_all(self):
         self.assertEqual(check_addresses()[0], [], "the geo data no longer agrees with tests/support/world.py")
         first = self.site.counters()
-        for scene in SCENES:
-            result = scene(self.site)
-            print(f"  {'pass' if result.passed else 'FAIL'}  scene {result.number}: {result.title}: {result.seen}", flush=True)
-            with self.subTest(scene=result.number):
-                self.assertTrue(result.passed, f"{result.title}\n  expected: {result.expected}\n  seen:     {result.seen}")
+        self.play(*SCENES)
         last = self.site.counters()
         self.balance(last)
         self.agrees_with_link(first, last)
@@ -29,14 +25,14 @@ class WithOffload(Scenes):
     offload = True
 
     def test_the_seven_scenes_with_segmentation_offload(self):
-        self.play()
+        self.play_all()
 
 
 class WithoutOffload(Scenes):
     offload = False
 
     def test_the_seven_scenes_without_segmentation_offload(self):
-        self.play()
+        self.play_all()
 
 
 del Scenes

@@ -10,6 +10,7 @@
 
 #include "agent/outputs/output.h"
 #include "tests/support/catch.h"
+#include "tests/support/open_journal.h"
 #include "tests/support/rsyslog.h"
 #include "tests/support/sample_finding.h"
 #include "tests/support/temp_dir.h"
@@ -26,16 +27,6 @@ using records::BodyKind;
 using records::Json;
 
 namespace {
-
-std::unique_ptr<Journal> open_journal(const TempDir& dir) {
-    journal::Config config;
-    config.directory = dir.path() / "journal";
-    config.origin = sample_origin();
-    auto opened = Journal::open(std::move(config));
-    if (!opened) FAIL(opened.error().to_string());
-    (*opened)->start();
-    return std::move(*opened);
-}
 
 OutputConfig config_for(const Rsyslog& receiver, Transport transport) {
     OutputConfig config;

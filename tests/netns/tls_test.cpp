@@ -2,6 +2,7 @@
 // TLS. SPDX-License-Identifier: Apache-2.0
 #include "agent/outputs/output.h"
 #include "tests/support/catch.h"
+#include "tests/support/open_journal.h"
 #include "tests/support/rsyslog.h"
 #include "tests/support/sample_finding.h"
 #include "tests/support/temp_dir.h"
@@ -16,16 +17,6 @@ using outputs::OutputStatus;
 using outputs::TransportKind;
 
 namespace {
-
-std::unique_ptr<Journal> open_journal(const TempDir& dir) {
-    journal::Config config;
-    config.directory = dir.path() / "journal";
-    config.origin = sample_origin();
-    auto opened = Journal::open(std::move(config));
-    if (!opened) FAIL(opened.error().to_string());
-    (*opened)->start();
-    return std::move(*opened);
-}
 
 OutputConfig config_for(const Rsyslog& receiver, TransportKind transport, const Certificates& certificates) {
     OutputConfig config;

@@ -13,6 +13,7 @@
 
 #include "agent/unique_fd.h"
 #include "tests/support/catch.h"
+#include "tests/support/open_journal.h"
 #include "tests/support/sample_finding.h"
 #include "tests/support/temp_dir.h"
 
@@ -26,16 +27,6 @@ using Transport = outputs::TransportKind;
 using records::Json;
 
 namespace {
-
-std::unique_ptr<Journal> open_journal(const TempDir& dir) {
-    journal::Config config;
-    config.directory = dir.path() / "journal";
-    config.origin = sample_origin();
-    auto opened = Journal::open(std::move(config));
-    if (!opened) FAIL(opened.error().to_string());
-    (*opened)->start();
-    return std::move(*opened);
-}
 
 Json finding(const char* level = "medium") {
     Json record = records::finding_record(sample_origin(), sample_finding());

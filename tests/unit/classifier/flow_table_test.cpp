@@ -63,14 +63,32 @@ std::vector<std::uint8_t> udp(std::uint32_t client, std::uint16_t port, bool rep
     return packet;
 }
 
-void feed(FlowTable& table, FlowSink& sink, const std::vector<std::uint8_t>& packet, std::uint64_t at_ns) {
+PacketInput input_of(const std::vector<std::uint8_t>& packet, std::uint64_t at_ns) {
     PacketInput input;
     input.bytes = packet;
     input.wire_bytes = 2000;
     input.at_ns = at_ns;
     input.link = {LinkStart::ip, 0, 0};
+    return input;
+}
+
+void feed(FlowTable& table, FlowSink& sink, const std::vector<std::uint8_t>& packet, std::uint64_t at_ns) {
+    const PacketInput input = input_of(packet, at_ns);
     table.account({&input, 1}, sink);
 }
+
+// Packets of both directions and many sizes, of so many clients, 7 ms apart.
+struct Mixture {
+    Mixture(std::uint32_t number, std::uint32_t clients) {
+        for (std::uint32_t i = 0; i < number; ++i)
+            packets.push_back(
+                udp(i * 7919 % clients, 1000, i % 3 == 0, static_cast<std::uint16_t>(100 + i % 1300)));
+        for (std::size_t i = 0; i < packets.size(); ++i)
+            inputs.push_back(input_of(packets[i], second + i * 7'000'000));
+    }
+    std::vector<std::vector<std::uint8_t>> packets;
+    std::vector<PacketInput> inputs;
+};
 
 std::uint64_t seconds_of(Timestamp time) {
     return static_cast<std::uint64_t>(time.time_since_epoch().count()) / second;
@@ -184,24 +202,14 @@ TEST_CASE("crossing the bytes asked for is told at the packet that crosses", "[c
 }
 
 TEST_CASE("updates do not depend on how packets come in batches", "[classifier][flow]") {
-    std::vector<std::vector<std::uint8_t>> packets;
-    for (std::uint32_t i = 0; i < 3000; ++i)
-        packets.push_back(udp(i * 7919 % 300, 1000, i % 3 == 0, static_cast<std::uint16_t>(100 + i % 1300)));
-    std::vector<PacketInput> inputs;
-    for (std::size_t i = 0; i < packets.size(); ++i) {
-        PacketInput input;
-        input.bytes = packets[i];
-        input.wire_bytes = 2000;
-        input.at_ns = second + i * 7'000'000;
-        input.link = {LinkStart::ip, 0, 0};
-        inputs.push_back(input);
-    }
+    const Mixture mixture(3000, 300);
+    const std::span<const PacketInput> inputs(mixture.inputs);
     std::vector<std::vector<Update>> results;
     for (const std::size_t batch : {std::size_t{1}, std::size_t{31}, std::size_t{1024}}) {
         FlowTable table({.idle_timeout = std::chrono::seconds(1)});
         Recorder sink;
         for (std::size_t at = 0; at < inputs.size(); at += batch)
-            table.account(std::span(inputs).subspan(at, std::min(batch, inputs.size() - at)), sink);
+            table.account(inputs.subspan(at, std::min(batch, inputs.size() - at)), sink);
         table.finish(sink);
         results.push_back(std::move(sink.updates));
     }
@@ -343,18 +351,8 @@ TEST_CASE("places of ended flows are used again, within the memory limit", "[cla
 
 TEST_CASE("classifying on other cores gives the same updates and totals, however the packets are dealt out",
           "[classifier][flow]") {
-    std::vector<std::vector<std::uint8_t>> packets;
-    for (std::uint32_t i = 0; i < 4000; ++i)
-        packets.push_back(udp(i * 7919 % 400, 1000, i % 3 == 0, static_cast<std::uint16_t>(100 + i % 1300)));
-    std::vector<PacketInput> inputs;
-    for (std::size_t i = 0; i < packets.size(); ++i) {
-        PacketInput input;
-        input.bytes = packets[i];
-        input.wire_bytes = 2000;
-        input.at_ns = second + i * 7'000'000;
-        input.link = {LinkStart::ip, 0, 0};
-        inputs.push_back(input);
-    }
+    const Mixture mixture(4000, 400);
+    const std::span<const PacketInput> inputs(mixture.inputs);
     // Without prefixes who sent first decides, which only the table can know.
     for (const auto& networks : {default_local_networks(), std::vector<Prefix>{}}) {
         const FlowTableConfig config{.idle_timeout = std::chrono::seconds(1), .local_networks = networks};
