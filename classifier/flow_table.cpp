@@ -152,12 +152,73 @@ void FlowTable::State::add(const ClassifiedPacket& packet, std::uint32_t likely_
         if (UNLIKELY(number == no_entry)) return;
         note_moved(number, FlowCounters{});
     }
+    if (UNLIKELY(packet.payload_bytes != 0)) offer_payload(packet, number);
     // Told at once, so that a bulk transfer is noticed at the packet that makes it one.
     if (UNLIKELY(reached_volume)) tell_volume(number, sink);
 }
 
-void FlowTable::State::take(const ClassifiedBatch::Content& batch, FlowSink& sink) {
+namespace {
+
+// Of a TCP segment, whose header ends where its payload begins: its length is in it, and its ports.
+std::uint32_t sequence_of(const ClassifiedPacket& packet, const PacketInput& input) noexcept {
+    const bool leaves = packet.direction == DIRECTION_OUT;
+    const std::uint16_t source = leaves ? packet.key.local_port : packet.key.remote_port;
+    const std::uint16_t destination = leaves ? packet.key.remote_port : packet.key.local_port;
+    constexpr std::uint32_t header_max = 60;
+    for (std::uint32_t length = TCP_BYTES_MIN; length <= header_max && length <= packet.payload_offset;
+         length += 4) {
+        const std::uint8_t* header = input.bytes.data() + packet.payload_offset - length;
+        if ((header[12] >> 4) * 4u == length && load16(header) == source && load16(header + 2) == destination)
+            return host32(load32(header + 4));
+    }
+    return 0;
+}
+
+PayloadSample sample_of(const ClassifiedPacket& packet, const PacketInput& input) noexcept {
+    PayloadSample out;
+    out.key = packet.key;
+    out.direction = static_cast<direction>(packet.direction);
+    out.tcp_flags = packet.tcp_flags;
+    if (packet.key.l4_proto == PROTO_TCP) out.tcp_sequence = sequence_of(packet, input);
+    out.ip_bytes = packet.ip_bytes;
+    out.ifindex = packet.ifindex;
+    out.at = stamp_of(packet.at_ns);
+    out.payload = input.bytes.subspan(packet.payload_offset, packet.payload_bytes);
+    return out;
+}
+
+}  // namespace
+
+// Of a flow that has no entry.
+void FlowTable::State::offer_question(const ClassifiedPacket& packet) {
+    if (payload_sink != nullptr) (void)payload_sink->on_payload(sample_of(packet, *input));
+}
+
+void FlowTable::State::find_payload_sink(FlowSink& sink) noexcept {
+    if (!sample_payload || &sink == known_sink) return;
+    known_sink = &sink;
+    payload_sink = dynamic_cast<PayloadSink*>(&sink);
+}
+
+void FlowTable::State::offer_payload(const ClassifiedPacket& packet, std::uint32_t number) {
+    if (payload_sink == nullptr) return;
+    const flow_entry& entry = entries[number];
+    const bool names = speaks_to_name_server(packet.key);
+    const std::uint64_t most = packet.key.l4_proto == PROTO_TCP ? sampled_packets_max : sampled_datagrams_max;
+    if (!names && entry.packets_out + entry.packets_in > most) return;
+    std::uint64_t& heard = heard_bits[number / 64];
+    const std::uint64_t bit = std::uint64_t{1} << number % 64;
+    if ((heard & bit) != 0 && !names) return;
+    PayloadSample sample = sample_of(packet, *input);
+    sample.tracked = true;
+    sample.initiator = static_cast<initiator>(entry.initiator);
+    if (!payload_sink->on_payload(sample)) heard |= bit;
+}
+
+void FlowTable::State::take(const ClassifiedBatch::Content& batch, std::span<const PacketInput> packets,
+                            FlowSink& sink) {
     using Kind = ClassifiedPacket::Kind;
+    find_payload_sink(sink);
     decide(batch);
     const ClassifiedPacket* next_decided = decided.data();
     const flow_outer* next_outer[2] = {batch.outers.data(), decided_outers.data()};
@@ -184,7 +245,11 @@ void FlowTable::State::take(const ClassifiedBatch::Content& batch, FlowSink& sin
             // A tick falls between the same two packets always.
             if (UNLIKELY(packet.at_ns >= next_tick_ns)) advance_to(packet.at_ns, sink);
             now_max_ns = std::max(now_max_ns, packet.at_ns);
-            if (packet.kind != Kind::tracked) continue;
+            input = &packets[begin + i];
+            if (packet.kind != Kind::tracked) {
+                if (UNLIKELY(packet.kind == Kind::name_server)) offer_question(packet);
+                continue;
+            }
             tunnelled = packet.tunnelled;
             if (UNLIKELY(tunnelled))
                 carrier = next_outer[batch.packets[begin + i].kind == Kind::undecided ? 1 : 0]++;
@@ -204,18 +269,19 @@ void FlowTable::account(std::span<const PacketInput> packets, FlowSink& sink) {
         classify_packets(s, s.networks, piece, content);
         const bool last_is_undecided =
             content.packets[content.count - 1].kind == ClassifiedPacket::Kind::undecided;
-        s.take(content, sink);
+        s.take(content, piece, sink);
         if (!last_is_undecided) s.last = content.last;
     }
 }
 
-void FlowTable::account_classified(const ClassifiedBatch& batch, FlowSink& sink) {
-    state_->take(*batch.content_, sink);
+void FlowTable::account_classified(const ClassifiedBatch& batch, std::span<const PacketInput> packets,
+                                   FlowSink& sink) {
+    state_->take(*batch.content_, packets, sink);
 }
 
 PacketClassifier FlowTable::classifier() const {
     PacketClassifier out({state_->config.local_networks, state_->config.track_all, state_->config.hash_seed,
-                          state_->config.direction_by_region});
+                          state_->config.direction_by_region, state_->config.sample_payload});
     out.state_->region = state_->region;
     out.state_->region_cells = state_->region_cells;
     return out;

@@ -56,6 +56,9 @@ struct FlowTableConfig {
     // See ClassifierConfig.
     std::vector<Prefix> local_networks = default_local_networks();
     bool direction_by_region = false;
+    // Hands the payload of the first packets of a flow to the sink, where that is a PayloadSink, and of all
+    // packets from and to name servers (port 53), whether their flow is tracked or not.
+    bool sample_payload = false;
     // Flows, slots and conversations together stay below this. Zero: what slots_max says. An eighth is for
     // conversations, and up to an eighth may go unused, for slots are a power of two.
     std::uint64_t memory_max_bytes = 0;
@@ -94,7 +97,9 @@ public:
     // and what it has made of packets, in the order of the packets. Its totals are in the table's once it is
     // absorbed.
     [[nodiscard]] PacketClassifier classifier() const;
-    void account_classified(const ClassifiedBatch& batch, FlowSink& sink);
+    // `packets`: those that the batch was made of.
+    void account_classified(const ClassifiedBatch& batch, std::span<const PacketInput> packets,
+                            FlowSink& sink);
     void absorb(PacketClassifier classifier);
 
     // Best effort: nothing happens where the flow has no entry or an earlier notification is due. Cheapest

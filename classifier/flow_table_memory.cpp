@@ -47,6 +47,7 @@ FlowTable::State::State(FlowTableConfig given)
     slot_mask = config.slots_start - 1;
     buckets = ZeroedArray<TableBucket>(config.slots_start / FLOW_PROBES);
     may_grow = config.slots_start < config.slots_max;
+    sample_payload = config.sample_payload;
     extend_entries();
     hash_seed = config.hash_seed;
     track_all = config.track_all;
@@ -83,6 +84,7 @@ void FlowTable::State::extend_entries() {
     moved_bits.extend((std::size_t{entries_max} + 63) / 64);
     moved_at.extend(entries_max);
     moved.extend(entries_max);
+    if (sample_payload) heard_bits.extend((std::size_t{entries_max} + 63) / 64);
     if (!wheel.empty() ||
         config.idle_timeout.count() + config.active_timeout.count() + config.closed_timeout.count() > 0)
         timers.extend(entries_max);
@@ -92,6 +94,7 @@ void FlowTable::State::free_entry(std::uint32_t number) {
     tag_at(slot_of[number]) = FLOW_FREE;
     entries[number].tag = FLOW_FREE;
     free_entries.push_back(number);
+    if (sample_payload) heard_bits[number / 64] &= ~(std::uint64_t{1} << number % 64);
     --live;
 }
 
@@ -103,6 +106,9 @@ void FlowTable::State::clear() {
     moved_bits = {};
     moved_at = {};
     moved = {};
+    heard_bits = {};
+    known_sink = nullptr;
+    payload_sink = nullptr;
     timers = {};
     free_entries.clear();
     std::fill(wheel.begin(), wheel.end(), no_entry);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "classifier/first_sender.h"
+#include "classifier/payload_sample.h"
 #include "classifier/table_platform.h"
 
 namespace egresswatch {
@@ -33,10 +34,13 @@ struct FlowTable::State : datapath::TablePlatform {
     explicit State(FlowTableConfig given);
 
     // Packets.
-    void take(const ClassifiedBatch::Content& batch, FlowSink& sink);
+    void take(const ClassifiedBatch::Content& batch, std::span<const PacketInput> packets, FlowSink& sink);
     void decide(const ClassifiedBatch::Content& batch);
     void add(const ClassifiedPacket& packet, std::uint32_t likely_entry, FlowSink& sink);
     [[nodiscard]] std::uint32_t make(const ClassifiedPacket& packet);
+    void find_payload_sink(FlowSink& sink) noexcept;
+    void offer_question(const ClassifiedPacket& packet);
+    void offer_payload(const ClassifiedPacket& packet, std::uint32_t number);
     [[nodiscard]] std::uint32_t find_tag(std::uint64_t hash) const noexcept;
     [[nodiscard]] std::uint32_t find(const datapath::flow_key& key, std::uint64_t hash) const noexcept;
 
@@ -77,6 +81,9 @@ struct FlowTable::State : datapath::TablePlatform {
     ClassifiedBatch own_batch;
     FirstSenders first_senders;
     std::uint32_t flows_max = 0;
+    FlowSink* known_sink = nullptr;  // whose payload_sink is:
+    PayloadSink* payload_sink = nullptr;
+    const PacketInput* input = nullptr;  // of the packet being added
     std::uint64_t live = 0;
 
     // By entry number, beside `entries` and `outers`.
@@ -86,7 +93,8 @@ struct FlowTable::State : datapath::TablePlatform {
     ZeroedArray<std::uint32_t> moved_at;  // index into `moved`, where the bit is set
     ZeroedArray<Moved> moved;  // the first `moved_count`, in the order of their first packet since the tick
     std::size_t moved_count = 0;
-    std::vector<std::uint32_t> wheel;  // first of a list, by second at which something may be due
+    ZeroedArray<std::uint64_t> heard_bits;  // the sink wants no more payload; not without sample_payload
+    std::vector<std::uint32_t> wheel;       // first of a list, by second at which something may be due
 
     // What the sink is being told.
     std::vector<FlowUpdate> updates;

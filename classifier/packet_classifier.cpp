@@ -133,20 +133,40 @@ LocalNetworks::LocalNetworks(const std::vector<Prefix>& prefixes) {
 
 namespace {
 
+void locate_payload(const packet_facts& facts, const walk_result& walk, ClassifiedPacket& out) noexcept {
+    constexpr std::uint32_t offset_max = 0xffff;
+    out.payload_bytes = 0;
+    if (walk.payload_offset == 0 || walk.payload_offset > offset_max) return;
+    if (walk.l4_proto != PROTO_TCP && walk.l4_proto != PROTO_UDP) return;
+    const std::uint32_t end = std::min(facts.frame.captured_bytes, walk.ip_offset + walk.ip_bytes);
+    if (end <= walk.payload_offset) return;
+    out.payload_offset = static_cast<std::uint16_t>(walk.payload_offset);
+    out.payload_bytes = static_cast<std::uint16_t>(std::min(end - walk.payload_offset, offset_max));
+}
+
 // For every packet: in its caller.
 DATAPATH_INLINE void fill_in(TablePlatform& platform, const packet_facts& facts, const packet_class& found,
                              ClassifiedPacket& out, flow_outer& outer) {
     out.kind = ClassifiedPacket::Kind::untracked;
     out.tunnelled = false;
-    if (!is_tracked(&platform, &found)) return;
-    out.kind = ClassifiedPacket::Kind::tracked;
+    out.payload_bytes = 0;
+    if (UNLIKELY(platform.sample_payload) && found.walk.status == WALK_IP)
+        locate_payload(facts, found.walk, out);
+    if (is_tracked(&platform, &found)) {
+        out.kind = ClassifiedPacket::Kind::tracked;
+    } else {
+        if (LIKELY(out.payload_bytes == 0) ||
+            LIKELY(!is_name_server_port(found.walk.sport) && !is_name_server_port(found.walk.dport)))
+            return;
+        out.kind = ClassifiedPacket::Kind::name_server;
+    }
     make_key(&found, &out.key);
     out.hash = flow_hash(&out.key, platform.hash_seed);
     out.ip_bytes = static_cast<std::uint32_t>(found.ip_bytes);
     out.ifindex = facts.ifindex;
     out.direction = found.direction;
     out.tcp_flags = found.walk.l4_proto == PROTO_TCP ? found.walk.tcp_flags : std::uint8_t{0};
-    if (LIKELY(found.walk.levels == 0)) return;
+    if (LIKELY(found.walk.levels == 0) || out.kind == ClassifiedPacket::Kind::name_server) return;
     out.tunnelled = true;
     const bool leaves = found.direction == DIRECTION_OUT;
     copy_address(outer.local_addr, leaves ? found.walk.outer_src : found.walk.outer_dst);
@@ -176,6 +196,7 @@ std::size_t ClassifiedBatch::size() const noexcept {
 PacketClassifier::State::State(const ClassifierConfig& config) : networks(config.local_networks) {
     track_all = config.track_all;
     direction_by_region = config.direction_by_region;
+    sample_payload = config.sample_payload;
     hash_seed = config.hash_seed;
     walk_scratch = &walk;
 }

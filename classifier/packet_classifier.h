@@ -43,6 +43,7 @@ struct ClassifierConfig {
     // outside, then the same of the carrier's ends. Two ends outside or unknown that are equally far count to
     // LOSS_DIRECTION_GUESSED.
     bool direction_by_region = false;
+    bool sample_payload = false;  // see FlowTableConfig
 };
 
 // Private, shared, link-local and loopback addresses: where one end of a packet has one, that end is behind

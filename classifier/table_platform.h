@@ -45,6 +45,7 @@ struct TablePlatform {
     std::array<__u64, LOSS_REASON_COUNT> losses{};
     bool track_all = false;
     bool direction_by_region = false;
+    bool sample_payload = false;
     __u64 hash_seed = 0;
     walk_state* walk_scratch = nullptr;
     // Flows.
@@ -162,8 +163,9 @@ struct ClassifiedPacket {
     enum class Kind : std::uint8_t {
         untracked,  // counted; only its time matters
         tracked,
-        undecided  // the next of `undecided`: not counted yet, for who sent first is known to the flow table
-                   // only
+        undecided,  // the next of `undecided`: not counted yet, for who sent first is known to the flow table
+                    // only
+        name_server  // untracked, and its payload is wanted
     };
     datapath::flow_key key;
     std::uint64_t hash;  // of the key; where undecided: of the conversation
@@ -174,7 +176,18 @@ struct ClassifiedPacket {
     std::uint8_t tcp_flags;
     Kind kind;
     bool tunnelled;  // its addresses are the next of `outers`
+    // From the start of the frame. 0 bytes: none, or nobody wants it.
+    std::uint16_t payload_offset;
+    std::uint16_t payload_bytes;
 };
+static_assert(sizeof(ClassifiedPacket) == 72);
+
+[[nodiscard]] constexpr bool is_name_server_port(std::uint16_t big_endian) noexcept {
+    return big_endian == 0x3500;  // 53
+}
+[[nodiscard]] inline bool speaks_to_name_server(const datapath::flow_key& key) noexcept {
+    return is_name_server_port(key.remote_port) || is_name_server_port(key.local_port);
+}
 
 struct UndecidedPacket {
     datapath::packet_facts facts;

@@ -30,12 +30,32 @@ std::vector<std::uint32_t> keys_of(const Policy& policy, std::size_t& count) {
     return out;
 }
 
+bool names_in(const Condition& condition) {
+    const auto of_names = [](const Predicate& predicate) {
+        return field_info(predicate.field).source == Source::names ||
+               std::ranges::any_of(predicate.sets, [](const NamedSet& set) { return !set.domains.empty(); });
+    };
+    return std::ranges::any_of(condition.predicates, of_names) ||
+           std::ranges::any_of(condition.all, names_in) || std::ranges::any_of(condition.any, names_in) ||
+           std::ranges::any_of(condition.none, names_in);
+}
+
+bool asks_for_names(const Policy& policy) {
+    const auto is_name = [](Field field) { return field_info(field).source == Source::names; };
+    return std::ranges::any_of(policy.allows, [](const auto& entry) { return names_in(entry.match); }) ||
+           std::ranges::any_of(policy.rules, [&](const Rule& rule) {
+               return names_in(rule.when) || std::ranges::any_of(rule.by, is_name) ||
+                      std::ranges::any_of(rule.exceptions, [](const auto& e) { return names_in(e.match); });
+           });
+}
+
 }  // namespace
 
 Evaluator::State::State(std::shared_ptr<const Policy> in_force, ClassOf look_up, Host host)
     : class_of(std::move(look_up)) {
     std::random_device random;
     hash.seed = static_cast<std::uint64_t>(random()) << 32 | random();
+    contradictions = Suppressions(limits::contradictions_max, hash);
     around.site = std::move(host.site);
     around.asn_of = std::move(host.asn_of);
     around.interface_name = std::move(host.interface_name);
@@ -45,6 +65,7 @@ Evaluator::State::State(std::shared_ptr<const Policy> in_force, ClassOf look_up,
 
 void Evaluator::State::use_seed(std::uint64_t seed) {
     hash.seed = seed;
+    contradictions = Suppressions(limits::contradictions_max, hash);
     rules.clear();
     allows.emplace(hash, budget);
     install(policy);
@@ -90,6 +111,7 @@ void Evaluator::State::install(std::shared_ptr<const Policy> next) {
         sequences[rule.first].push_back(i);
         sequences[rule.then].push_back(i);
     }
+    wants_names = asks_for_names(*policy);
     const Site* site = policy->find_site(around.site);
     around.clock = SiteClock::of_zone(site == nullptr ? std::string_view() : site->timezone);
 }
@@ -272,6 +294,7 @@ void Evaluator::advance(Timestamp now, std::vector<Finding>& out) {
     state.reached = std::max(state.reached, sane(now));
     for (std::size_t i = 0; i < state.rules.size(); ++i)
         state.rules[i]->drop_empty(state.policy->rules[i], state.reached, drop_steps);
+    state.contradictions.drop_ended(state.reached, drop_steps);
     state.tell_ends(out);
 }
 
@@ -286,6 +309,10 @@ int Evaluator::allowed_by(const FlowUpdate& update, const ClassInfo& info, Times
                           const FlowFacts& facts) const {
     return state_->covering_entry(state_->plan.of_class(update.key.class_id, info),
                                   state_->subject(update, info, now, facts));
+}
+
+bool Evaluator::wants_names() const noexcept {
+    return state_->wants_names;
 }
 
 EvaluatorCounters Evaluator::counters() const noexcept {

@@ -127,6 +127,9 @@ public:
     [[nodiscard]] Explanation explain(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
                                       const FlowFacts& facts = {}) const;
 
+    // Whether the policy asks for names: without, evaluate() needs no FlowFacts of them.
+    [[nodiscard]] bool wants_names() const noexcept;
+
     [[nodiscard]] EvaluatorCounters counters() const noexcept;
     [[nodiscard]] std::vector<RuleStatus> rule_status() const;
     [[nodiscard]] std::vector<AllowStatus> allow_status() const;

@@ -36,6 +36,14 @@ std::string entry_text(const AllowEntry& entry) {
     return out + ")";
 }
 
+// The same flow as if its sender had said no name.
+FlowFacts said_nothing(const FlowFacts& facts) {
+    FlowFacts out = facts;
+    out.sni = out.http_host = {};
+    out.contradiction = false;
+    return out;
+}
+
 }  // namespace
 
 // A tunnelled flow goes to two places: the far end of the tunnel, and from there on. The entry has to cover
@@ -77,7 +85,10 @@ int Evaluator::State::covering_entry(const Plan::OfClass& of_class, const Subjec
 int Evaluator::State::cover(const Plan::OfClass& of_class, const Subject& flow, std::vector<Finding>& out) {
     for (const std::uint32_t index : plan.allows(of_class, flow.flow, flow.place, some_allows)) {
         const AllowEntry& entry = policy->allows[index];
-        if (!selects(index, flow)) continue;
+        if (!selects(index, flow)) {
+            if (flow.facts.contradiction) tell_contradiction(index, flow, out);
+            continue;
+        }
         AllowState& state = allows->at(index);
         ++state.matched;
         state.last_match = std::max(state.last_match.value_or(flow.at), flow.at);
@@ -85,6 +96,44 @@ int Evaluator::State::cover(const Plan::OfClass& of_class, const Subject& flow, 
         return static_cast<int>(index);
     }
     return -1;
+}
+
+// An entry that one of the two names would open and the other does not: somebody uses the address of an
+// allowed name for another one, or says an allowed name to another address. Told once an hour for each
+// address and entry; the flow is not allowed either way.
+void Evaluator::State::tell_contradiction(std::uint32_t index, const Subject& flow,
+                                          std::vector<Finding>& out) {
+    const AllowEntry& entry = policy->allows[index];
+    const FlowFacts by_dns = said_nothing(flow.facts);
+    FlowFacts by_sender = flow.facts;
+    by_sender.contradiction = false;
+    const auto opens = [&](const FlowFacts& facts) {
+        return selects(index, subject(flow.flow, flow.info, flow.at, facts));
+    };
+    if (!opens(by_dns) && !opens(by_sender)) return;
+    GroupKey key;
+    key.base = flow.flow.remote();
+    key.text = hash.of_text(entry.id) ^ hash.of_text(flow.facts.said());
+    if (contradictions.repeat(key, flow.at)) return;
+    Finding finding;
+    finding.suppressed = contradictions.start(key, flow.at + limits::contradiction_quiet);
+    ++counters.findings;
+    finding.rule_id = "egresswatch/name-contradiction";
+    finding.title = "A sender asks for a name that DNS did not give the address";
+    finding.level = Level::high;
+    finding.tags = {"attack.t1090.004"};  // domain fronting
+    finding.kind = "contradiction";
+    finding.group = {{"allow", entry.id}, {"remote", flow.flow.remote().to_string()}};
+    finding.measure = "flows";
+    finding.value = 1;
+    finding.threshold = 1;
+    finding.window_start = flow.at;
+    finding.window_end = reached;
+    finding.flows_in_window = 1;
+    finding.message = "to " + flow.flow.remote().to_string() + ": " + entry_text(entry) +
+                      " does not allow it: " + why_not(entry.match, flow, Purpose::allow);
+    describe(finding, flow, -1);
+    out.push_back(std::move(finding));
 }
 
 // All that the entry selects is counted, allowed or not: what goes on sending stays over the ceiling.
@@ -158,7 +207,15 @@ std::string Evaluator::State::near_miss(std::size_t index, const Subject& flow) 
     Truth destination = Truth::yes, rest = Truth::yes;
     for (const Predicate& predicate : entry.match.predicates) {
         Truth& part = selects_destination(predicate.field) ? destination : rest;
-        part = std::min(part, match(predicate, flow, Purpose::allow));
+        Truth answer = match(predicate, flow, Purpose::allow);
+        // What DNS would have opened came close.
+        if (answer == Truth::no && flow.facts.contradiction && predicate.field == Field::domain) {
+            const FlowFacts by_dns = said_nothing(flow.facts);
+            if (match(predicate, subject(flow.flow, flow.info, flow.at, by_dns), Purpose::allow) ==
+                Truth::yes)
+                answer = Truth::unknown;
+        }
+        part = std::min(part, answer);
     }
     // An entry of which even the destination is unknown came close only if all the rest holds.
     if (destination == Truth::no) return {};

@@ -56,6 +56,7 @@ struct Evaluator::State {
     // The entry that covers the flow, or -1; cover() also counts it, and reports a ceiling that is reached.
     int covering_entry(const Plan::OfClass& of_class, const Subject& flow);
     int cover(const Plan::OfClass& of_class, const Subject& flow, std::vector<Finding>& out);
+    void tell_contradiction(std::uint32_t index, const Subject& flow, std::vector<Finding>& out);
     bool within_ceiling(std::size_t index, const Subject& flow, std::vector<Finding>& out);
     [[nodiscard]] std::uint64_t until_ceiling(int entry) const;
     void tell_ends(std::vector<Finding>& out);
@@ -70,6 +71,8 @@ struct Evaluator::State {
     WindowBudget budget{0, 0, limits::window_groups_total_max, limits::window_cells_total_max};
     std::vector<std::unique_ptr<RuleState>> rules;  // as policy->rules
     std::optional<AllowBook> allows;
+    Suppressions contradictions{limits::contradictions_max, hash};
+    bool wants_names = false;                            // some entry or rule asks for names
     Plan plan;                                           // for this policy
     std::vector<std::uint32_t> some_rules, some_allows;  // of an update; kept for their memory
     std::vector<std::uint32_t> key_of_rule;              // index into `keys`

@@ -57,9 +57,10 @@ inline constexpr std::array fields{
               "What carried the flow.", tunnel_words},
     FieldInfo{Field::allowed, "allowed", boolean, select, given, false, false, "1.0",
               "Whether an allow entry covers the flow."},
-    FieldInfo{Field::domain, "domain", domain_list, select, names, true, true, "1.0",
-              "Names of the remote end, from DNS answers, TLS or HTTP. In an allow entry only names from DNS "
-              "answers count: the others are what the sender says."},
+    FieldInfo{
+        Field::domain, "domain", domain_list, select, names, true, true, "1.0",
+        "Names of the remote end, from DNS answers, TLS, QUIC or HTTP. In an allow entry what the sender "
+        "says decides, then DNS answers; and nothing where they contradict each other."},
     FieldInfo{Field::dns, "dns", domain_list, select, names, true, true, "1.1",
               "Names that a DNS answer gave the remote address."},
     FieldInfo{Field::sni, "sni", domain_list, select, names, true, true, "1.1",

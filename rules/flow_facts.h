@@ -17,6 +17,9 @@ struct FlowFacts {
     std::string_view sni;
     std::string_view http_host;
     std::string_view app;  // "tls", "http", "dns", ...
+    // What the sender says (sni, http_host) is none of the names that DNS answers gave the address.
+    bool contradiction = false;
+    bool names_local = false;  // the remote end connected: sni and http_host name this host
 
     std::string_view executable;
     std::string_view sha256;  // hex, small letters
@@ -27,6 +30,10 @@ struct FlowFacts {
     std::string_view container;
 
     [[nodiscard]] bool has_process() const noexcept { return !executable.empty() || uid || !cgroup.empty(); }
+    // What the sender says it talks to; empty: nothing.
+    [[nodiscard]] std::string_view said() const noexcept {
+        return names_local ? std::string_view() : sni.empty() ? http_host : sni;
+    }
     [[nodiscard]] bool has_names() const noexcept {
         return !dns.empty() || !sni.empty() || !http_host.empty() || !app.empty();
     }

@@ -46,6 +46,10 @@ inline constexpr std::chrono::seconds kept_over_min{3600};
 // An allow entry that has covered nothing for this long is told in status.
 inline constexpr std::chrono::days unused_after{30};
 inline constexpr std::size_t suppressions_max = 65'536;  // suppressed groups of one rule
+// Of one address, name and allow entry a contradiction of names is told once in so long; so many are
+// remembered.
+inline constexpr std::chrono::hours contradiction_quiet{1};
+inline constexpr std::size_t contradictions_max = 4'096;
 
 // remote_prefix: the network of the remote address.
 inline constexpr std::uint8_t remote_prefix_length4 = 24;

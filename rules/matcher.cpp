@@ -62,7 +62,8 @@ bool in_ranges(const Predicate& predicate, std::uint64_t value) {
                                [&](const Range& r) { return r.min <= limited && limited <= r.max; });
 }
 
-// Calls visit(name) for the names that count; false where there is none.
+// Calls visit(name) for the names that count; false where there is none. For an allow entry's `domain` that
+// is what the sender says, for one address may serve many names, and else what DNS said.
 template <typename Visit>
 bool each_name(Field field, const FlowFacts& facts, Purpose purpose, Visit visit) {
     bool any = false;
@@ -72,12 +73,20 @@ bool each_name(Field field, const FlowFacts& facts, Purpose purpose, Visit visit
         visit(name);
     };
     const bool all = field == Field::domain;
+    if (all && purpose == Purpose::allow && !facts.said().empty()) {
+        one(facts.said());
+        return any;
+    }
     if (all || field == Field::dns)
         for (const std::string_view name : facts.dns) one(name);
-    if (all && purpose == Purpose::allow) return any;
-    if (all || field == Field::sni) one(facts.sni);
-    if (all || field == Field::http_host) one(facts.http_host);
+    if ((all && !facts.names_local) || field == Field::sni) one(facts.sni);
+    if ((all && !facts.names_local) || field == Field::http_host) one(facts.http_host);
     return any;
+}
+
+// A name that the sender says and that DNS contradicts is no permission.
+bool is_doubtful(Field field, const FlowFacts& facts, Purpose purpose) {
+    return purpose == Purpose::allow && field == Field::domain && facts.contradiction;
 }
 
 Truth in_names(const Predicate& predicate, const FlowFacts& facts, Purpose purpose) {
@@ -87,7 +96,8 @@ Truth in_names(const Predicate& predicate, const FlowFacts& facts, Purpose purpo
                  in_patterns(predicate, name);
     });
     if (!any) return predicate.unknown ? Truth::yes : Truth::unknown;
-    return truth(found);
+    return truth(found) == Truth::yes && is_doubtful(predicate.field, facts, purpose) ? Truth::unknown
+                                                                                      : truth(found);
 }
 
 template <typename Countries>
@@ -123,7 +133,8 @@ Truth in_set(const NamedSet& set, const Subject& subject, Purpose purpose) {
         const bool any = each_name(Field::domain, subject.facts, purpose, [&](std::string_view name) {
             found |= std::ranges::any_of(set.domains, [&](const auto& d) { return in_domain(d, name); });
         });
-        out = either(out, any ? truth(found) : Truth::unknown);
+        const bool known = any && !(found && is_doubtful(Field::domain, subject.facts, purpose));
+        out = either(out, known ? truth(found) : Truth::unknown);
     }
     return out;
 }
@@ -376,7 +387,16 @@ std::string why_not_initiator(const Predicate& predicate, const FlowUpdate& flow
            ", and it covers only where " + (wants_local ? "this host connects" : "the remote end connects");
 }
 
-std::string why_not(const Predicate& predicate, Truth answer, const Subject& subject) {
+std::string why_not_said(const Predicate& predicate, Truth answer, const FlowFacts& facts) {
+    std::string out =
+        "the sender asks for " + std::string(facts.said()) + ", which is not in " + shown(predicate.text);
+    if (answer == Truth::unknown) out = "the sender asks for " + std::string(facts.said());
+    if (!facts.contradiction) return out;
+    return out + (facts.dns.empty() ? "; DNS says that there is no such name"
+                                    : "; DNS gave the address the name " + std::string(facts.dns.back()));
+}
+
+std::string why_not(const Predicate& predicate, Truth answer, const Subject& subject, Purpose purpose) {
     const FlowUpdate& flow = subject.flow;
     const ClassInfo& info = subject.info;
     const std::string name(field_info(predicate.field).name);
@@ -397,6 +417,8 @@ std::string why_not(const Predicate& predicate, Truth answer, const Subject& sub
         default:
             break;
     }
+    if (predicate.field == Field::domain && purpose == Purpose::allow && !subject.facts.said().empty())
+        return why_not_said(predicate, answer, subject.facts);
     if (answer == Truth::unknown) return name + " of this flow is unknown";
     return name + " is not " + shown(predicate.text);
 }
@@ -408,7 +430,7 @@ std::string why_not(const Condition& condition, const Subject& subject, Purpose 
     for (const Truth wanted : {Truth::no, Truth::unknown})
         for (const Predicate& predicate : condition.predicates)
             if (const Truth answer = match(predicate, subject, purpose); answer == wanted)
-                return why_not(predicate, answer, subject);
+                return why_not(predicate, answer, subject, purpose);
     for (const Condition& part : condition.all)
         if (match(part, subject, purpose) != Truth::yes) return why_not(part, subject, purpose);
     if (match(condition, subject, purpose) == Truth::yes) return {};

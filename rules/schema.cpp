@@ -137,8 +137,8 @@ constexpr std::array<Key, 7> to_keys{{
     {"domain",
      domain_list,
      optional,
-     "Names that a DNS answer gave the remote address. What the sender itself says, in TLS or HTTP, opens "
-     "nothing.",
+     "Names of the remote end. What the sender says in TLS, QUIC or HTTP decides; before it has said "
+     "anything, the names that DNS answers gave the address. Not where the two contradict each other.",
      {},
      nullptr,
      Source::names},
@@ -464,7 +464,7 @@ std::string_view form_name(Form form) noexcept {
 }
 
 bool in_this_version(Source source) noexcept {
-    return source == Source::given || source == Source::asn_data;
+    return source == Source::given || source == Source::asn_data || source == Source::names;
 }
 
 std::string manual_fields() {

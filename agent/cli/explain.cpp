@@ -129,10 +129,12 @@ std::expected<Json, ReplayFailure> find_finding(const ExplainOptions& options) {
 
 class LastTime final : public ReplayListener {
 public:
-    void on_flow_ended(const FlowUpdate& flow, const ClassInfo&) override {
+    void on_flow_ended(const FlowUpdate& flow, const ClassInfo&, const inspect::FlowNames*) override {
         reached = std::max(reached, flow.last_seen);
     }
-    void on_finding(const rules::Finding& finding) override { reached = std::max(reached, finding.time); }
+    void on_finding(const rules::Finding& finding, const inspect::FlowNames*) override {
+        reached = std::max(reached, finding.time);
+    }
     Timestamp reached{};
 };
 

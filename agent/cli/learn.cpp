@@ -50,12 +50,12 @@ public:
                 return &region->class_info(region->lookup(address));
             });
     }
-    void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info) override {
+    void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info, const inspect::FlowNames*) override {
         if (flow.total.bytes_out == 0) return;
         if (evaluator_ && evaluator_->allowed_by(flow, info, flow.last_seen) >= 0) return;
         observation.add(Observation::flow_of(flow, info, flow.total));
     }
-    void on_finding(const rules::Finding&) override {}
+    void on_finding(const rules::Finding&, const inspect::FlowNames*) override {}
 
     Observation observation;
 

@@ -46,6 +46,7 @@ struct ReplayOptions {
     std::string speed = "max";
     unsigned jobs = 1;
     bool fail_on_findings = false;
+    bool no_names = false;
     std::uint32_t flow_slots = 1u << 24;
     std::uint64_t memory_max = 0;      // MiB; 0: as flow_slots say
     std::uint32_t idle_timeout = 0;    // seconds; 0: a flow lasts as long as the file
@@ -67,25 +68,28 @@ public:
         if (options.flows) out_ = flow_csv_head();
         if (options.only_findings()) out_ = finding_csv_head();
     }
-    void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info) override {
+    void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info,
+                       const inspect::FlowNames* names) override {
         counts_.add_flow(flow.key.class_id);
-        on_flow_lasting(flow, info);
+        on_flow_lasting(flow, info, names);
     }
-    void on_flow_lasting(const FlowUpdate& flow, const ClassInfo& info) override {
+    void on_flow_lasting(const FlowUpdate& flow, const ClassInfo& info,
+                         const inspect::FlowNames* names) override {
         if (!options_.flows) return;
         if (options_.as_csv())
-            append_flow_csv(out_, flow, info);
+            append_flow_csv(out_, flow, info, names);
         else
-            append_flow_line(out_, flow, info);
+            append_flow_line(out_, flow, info, names);
         if (out_.size() > output_flush_bytes) flush();
     }
-    void on_finding(const rules::Finding& finding) override {
+    void on_finding(const rules::Finding& finding, const inspect::FlowNames* names) override {
         counts_.add_finding(finding.info);
         if (!options_.only_findings()) return;
         if (options_.as_csv()) {
-            append_finding_csv(out_, finding);
+            append_finding_csv(out_, finding, names);
         } else {
-            const records::Json record = records::finding_record(origin_, finding);
+            records::Json record = records::finding_record(origin_, finding);
+            records::name_record(record, names);
             out_ += options_.json ? record.dump() : records::text_line(record);
             out_ += '\n';
         }
@@ -145,6 +149,7 @@ std::expected<FlowTableConfig, int> table_config(const ReplayOptions& options) {
     FlowTableConfig config;
     config.slots_max = options.flow_slots;
     config.track_all = options.track == "all";
+    config.sample_payload = !options.no_names;
     config.memory_max_bytes = options.memory_max * memory_unit;
     config.idle_timeout = std::chrono::seconds(options.idle_timeout);
     config.active_timeout = std::chrono::seconds(options.active_timeout);
@@ -295,6 +300,8 @@ void add_replay(CLI::App& app, int& exit_code) {
         ->add_option("--speed", options->speed,
                      "max, realtime, or how many times as fast as the packets came; on one core, but for max")
         ->capture_default_str();
+    command->add_flag("--no-names", options->no_names,
+                      "Leave payload alone: flows have no names, protocols and fingerprints");
     command->add_flag("--fail-on-findings", options->fail_on_findings,
                       "Exit with 1 if there are findings; with --old and --new: if any is gained or lost");
     command

@@ -63,8 +63,8 @@ struct Findings {
 class Collector final : public ReplayListener {
 public:
     explicit Collector(Findings& into) : into_(into) {}
-    void on_flow_ended(const FlowUpdate&, const ClassInfo&) override {}
-    void on_finding(const rules::Finding& finding) override { into_.add(finding); }
+    void on_flow_ended(const FlowUpdate&, const ClassInfo&, const inspect::FlowNames*) override {}
+    void on_finding(const rules::Finding& finding, const inspect::FlowNames*) override { into_.add(finding); }
 
 private:
     Findings& into_;

@@ -10,7 +10,9 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "agent/records/names.h"
 #include "agent/records/record.h"
+#include "classifier/inspect/inspection.h"
 
 namespace egresswatch::cli {
 namespace {
@@ -119,7 +121,35 @@ std::string csv_text(std::string_view text) {
 
 }  // namespace
 
-void append_flow_line(std::string& out, const FlowUpdate& flow, const ClassInfo& info) {
+namespace {
+
+// `,"name":null,...}` for most; what is known is written as in records.
+void append_names(std::string& out, const inspect::FlowNames* names) {
+    if (names == nullptr) {
+        out += ",\"name\":null,\"name_source\":null,\"app\":null}\n";
+        return;
+    }
+    records::Json members = records::Json::object();
+    records::add_names(members, *names);
+    const std::string text = members.dump(-1, ' ', true, records::Json::error_handler_t::replace);
+    out += ',';
+    out.append(text, 1);
+    out += '\n';
+}
+
+// name, name_source, app
+std::array<std::string, 3> name_cells(const inspect::FlowNames* names) {
+    if (names == nullptr) return {};
+    return {csv_text(names->name), std::string(inspect::name_source_name(names->source)),
+            names->protocol == inspect::Protocol::unknown
+                ? std::string()
+                : std::string(inspect::protocol_name(names->protocol))};
+}
+
+}  // namespace
+
+void append_flow_line(std::string& out, const FlowUpdate& flow, const ClassInfo& info,
+                      const inspect::FlowNames* names) {
     const bool tunnelled = flow.key.tunnel != datapath::TUNNEL_NONE;
     const auto quoted = [](const std::string& text) { return "\"" + text + "\""; };
     std::string country = "null";
@@ -132,7 +162,7 @@ void append_flow_line(std::string& out, const FlowUpdate& flow, const ClassInfo&
         "},"
         "\"initiator\":\"{}\",\"tunnel\":{},\"outer_local\":{},\"outer_remote\":{},"
         "\"first_seen\":\"{}\",\"last_seen\":\"{}\",\"tcp_flags_out\":{},\"tcp_flags_in\":{},"
-        "\"handshake_rtt_us\":{}}}\n",
+        "\"handshake_rtt_us\":{}",
         flow.local().to_string(), flow.remote().to_string(), flow.local_port(), flow.remote_port(),
         flow.key.l4_proto, flow.total.packets_out, flow.total.bytes_out, flow.total.packets_in,
         flow.total.bytes_in, kind_name(info.kind), country, records::initiator_name(flow.initiator),
@@ -141,44 +171,48 @@ void append_flow_line(std::string& out, const FlowUpdate& flow, const ClassInfo&
         tunnelled ? quoted(flow.outer_remote.to_string()) : "null", records::format_time(flow.first_seen),
         records::format_time(flow.last_seen), flow.tcp_flags_out, flow.tcp_flags_in,
         flow.handshake_rtt_us != 0 ? std::to_string(flow.handshake_rtt_us) : "null");
+    append_names(out, names);
 }
 
 std::string flow_csv_head() {
     return "local,remote,local_port,remote_port,l4_proto,packets_out,bytes_out,packets_in,bytes_in,class,"
            "country,"
            "initiator,tunnel,outer_local,outer_remote,first_seen,last_seen,tcp_flags_out,tcp_flags_in,"
-           "handshake_rtt_us\n";
+           "handshake_rtt_us,name,name_source,app\n";
 }
 
-void append_flow_csv(std::string& out, const FlowUpdate& flow, const ClassInfo& info) {
+void append_flow_csv(std::string& out, const FlowUpdate& flow, const ClassInfo& info,
+                     const inspect::FlowNames* names) {
+    const auto [name, source, app] = name_cells(names);
     const bool tunnelled = flow.key.tunnel != datapath::TUNNEL_NONE;
     const std::string country = info.kind == datapath::KIND_LOCAL ? "" : country_name(info);
-    fmt::format_to(std::back_inserter(out), "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
-                   flow.local().to_string(), flow.remote().to_string(), flow.local_port(), flow.remote_port(),
-                   flow.key.l4_proto, flow.total.packets_out, flow.total.bytes_out, flow.total.packets_in,
-                   flow.total.bytes_in, kind_name(info.kind), country,
-                   records::initiator_name(flow.initiator), tunnelled ? tunnel_name(flow.key.tunnel) : "",
-                   tunnelled ? flow.outer_local.to_string() : "",
-                   tunnelled ? flow.outer_remote.to_string() : "", records::format_time(flow.first_seen),
-                   records::format_time(flow.last_seen), flow.tcp_flags_out, flow.tcp_flags_in,
-                   flow.handshake_rtt_us != 0 ? std::to_string(flow.handshake_rtt_us) : "");
+    fmt::format_to(
+        std::back_inserter(out), "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
+        flow.local().to_string(), flow.remote().to_string(), flow.local_port(), flow.remote_port(),
+        flow.key.l4_proto, flow.total.packets_out, flow.total.bytes_out, flow.total.packets_in,
+        flow.total.bytes_in, kind_name(info.kind), country, records::initiator_name(flow.initiator),
+        tunnelled ? tunnel_name(flow.key.tunnel) : "", tunnelled ? flow.outer_local.to_string() : "",
+        tunnelled ? flow.outer_remote.to_string() : "", records::format_time(flow.first_seen),
+        records::format_time(flow.last_seen), flow.tcp_flags_out, flow.tcp_flags_in,
+        flow.handshake_rtt_us != 0 ? std::to_string(flow.handshake_rtt_us) : "", name, source, app);
 }
 
 std::string finding_csv_head() {
     return "time,level,rule,revision,title,country,local,local_port,remote,remote_port,l4_proto,initiator,"
            "measure,"
-           "value,threshold,window_s,verdict\n";
+           "value,threshold,window_s,verdict,name,name_source,app\n";
 }
 
-void append_finding_csv(std::string& out, const rules::Finding& finding) {
+void append_finding_csv(std::string& out, const rules::Finding& finding, const inspect::FlowNames* names) {
+    const auto [name, source, app] = name_cells(names);
     const FlowUpdate& flow = finding.flow;
-    fmt::format_to(std::back_inserter(out), "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
-                   records::format_time(finding.time), rules::level_name(finding.level),
-                   csv_text(finding.rule_id), finding.rule_revision, csv_text(finding.title),
-                   country_name(finding.info), flow.local().to_string(), flow.local_port(),
-                   flow.remote().to_string(), flow.remote_port(), flow.key.l4_proto,
-                   records::initiator_name(flow.initiator), finding.measure, finding.value, finding.threshold,
-                   finding.window.count(), finding.decision.allowed ? "allowed" : "not_allowed");
+    fmt::format_to(
+        std::back_inserter(out), "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
+        records::format_time(finding.time), rules::level_name(finding.level), csv_text(finding.rule_id),
+        finding.rule_revision, csv_text(finding.title), country_name(finding.info), flow.local().to_string(),
+        flow.local_port(), flow.remote().to_string(), flow.remote_port(), flow.key.l4_proto,
+        records::initiator_name(flow.initiator), finding.measure, finding.value, finding.threshold,
+        finding.window.count(), finding.decision.allowed ? "allowed" : "not_allowed", name, source, app);
 }
 
 void ReplayCounts::add_flow(std::uint16_t class_id) {

@@ -21,14 +21,21 @@
 #include "classifier/region/region_spec.h"
 #include "rules/finding.h"
 
+namespace egresswatch::inspect {
+struct FlowNames;
+}
+
 namespace egresswatch::cli {
 
 // Appends one line. Field by field as egresswatch-replay(1) lists them.
-void append_flow_line(std::string& out, const FlowUpdate& flow, const ClassInfo& info);
+// `names`: null where nothing is known.
+void append_flow_line(std::string& out, const FlowUpdate& flow, const ClassInfo& info,
+                      const inspect::FlowNames* names);
 
-void append_flow_csv(std::string& out, const FlowUpdate& flow, const ClassInfo& info);
+void append_flow_csv(std::string& out, const FlowUpdate& flow, const ClassInfo& info,
+                     const inspect::FlowNames* names);
 [[nodiscard]] std::string flow_csv_head();
-void append_finding_csv(std::string& out, const rules::Finding& finding);
+void append_finding_csv(std::string& out, const rules::Finding& finding, const inspect::FlowNames* names);
 [[nodiscard]] std::string finding_csv_head();
 
 using ClassInfoOf = std::function<const ClassInfo&(std::uint16_t)>;

@@ -102,30 +102,57 @@ void ReplayPass::run(ReplayListener& listener,
 void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept {
     for (const FlowUpdate& update : updates) {
         const ClassInfo& info = class_info(update.key.class_id);
-        if (evaluator_) evaluate(update, info, now);
-        if (update.reason == UpdateReason::ended) {
-            ++flows_;
-            listener_->on_flow_ended(update, info);
-        } else if (update.reason == UpdateReason::active && update.delta == FlowCounters{}) {
-            listener_->on_flow_lasting(update, info);
+        const bool ended = update.reason == UpdateReason::ended;
+        const bool lasting = update.reason == UpdateReason::active && update.delta == FlowCounters{};
+        if (inspection_.silent()) {
+            tell(update, info, now, {}, ended, lasting);
+        } else {
+            const NamedFlow named(inspection_, update);
+            tell(update, info, now, named, ended, lasting);
+            if (ended) inspection_.forget(update.key);
         }
     }
     if (!evaluator_) return;
     evaluator_->advance(now, findings_);
-    tell_findings();
+    tell_findings(nullptr);
 }
 
-void ReplayPass::evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now) {
-    const std::uint64_t more = evaluator_->evaluate(update, info, now, findings_);
-    tell_findings();
+void ReplayPass::tell(const FlowUpdate& update, const ClassInfo& info, Timestamp now, const NamedFlow& named,
+                      bool ended, bool lasting) {
+    if (evaluator_) evaluate(update, info, now, named);
+    if (ended) {
+        ++flows_;
+        listener_->on_flow_ended(update, info, named.names());
+    } else if (lasting) {
+        listener_->on_flow_lasting(update, info, named.names());
+    }
+}
+
+bool ReplayPass::on_payload(const PayloadSample& sample) noexcept {
+    return inspection_.on_payload(sample, *this);
+}
+
+void ReplayPass::on_question(const PayloadSample& sample, std::string_view name) noexcept {
+    if (!evaluator_) return;
+    evaluator_->observe({update_of(sample), name, sample.at}, class_info(sample.key.class_id), sample.at,
+                        findings_);
+    tell_findings(nullptr);
+}
+
+void ReplayPass::evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
+                          const NamedFlow& named) {
+    rules::FlowFacts facts;
+    if (evaluator_->wants_names()) named.add_to(facts);
+    const std::uint64_t more = evaluator_->evaluate(update, info, now, findings_, facts);
+    tell_findings(named.names());
     if (update.reason == UpdateReason::ended) return;
     if (more != rules::Evaluator::never) engine_->notify_at(update.key, update.total.bytes_out + more);
 }
 
-void ReplayPass::tell_findings() {
+void ReplayPass::tell_findings(const inspect::FlowNames* names) {
     for (const rules::Finding& finding : findings_) {
         ++findings_count_;
-        listener_->on_finding(finding);
+        listener_->on_finding(finding, names);
     }
     findings_.clear();
 }

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/naming.h"
 #include "capture/userspace/file_engine.h"
 #include "classifier/flow_update.h"
 #include "classifier/region/region_table.h"
@@ -50,13 +51,16 @@ struct ReplayPolicy {
 class ReplayListener {
 public:
     virtual ~ReplayListener() = default;
-    virtual void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info) = 0;
+    // `names`: null where nothing is known.
+    virtual void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info,
+                               const inspect::FlowNames* names) = 0;
     // A flow that goes on is an active timeout older.
-    virtual void on_flow_lasting(const FlowUpdate& /*flow*/, const ClassInfo& /*info*/) {}
-    virtual void on_finding(const rules::Finding& finding) = 0;
+    virtual void on_flow_lasting(const FlowUpdate& /*flow*/, const ClassInfo& /*info*/,
+                                 const inspect::FlowNames* /*names*/) {}
+    virtual void on_finding(const rules::Finding& finding, const inspect::FlowNames* names) = 0;
 };
 
-class ReplayPass final : private FlowSink {
+class ReplayPass final : public FlowSink, public PayloadSink, private inspect::QuestionSink {
 public:
     [[nodiscard]] static std::expected<std::unique_ptr<ReplayPass>, ReplayFailure> open(
         const std::string& file, FlowTableConfig config, ReplayPolicy policy,
@@ -75,18 +79,24 @@ public:
     [[nodiscard]] const rules::Evaluator* evaluator() const noexcept {  // null without a policy
         return evaluator_ ? &*evaluator_ : nullptr;
     }
+    [[nodiscard]] inspect::InspectionCounters inspection() const noexcept { return inspection_.counters(); }
     [[nodiscard]] std::uint64_t flows() const noexcept { return flows_; }
     [[nodiscard]] std::uint64_t findings() const noexcept { return findings_count_; }
 
 private:
     ReplayPass(std::unique_ptr<capture::FileEngine> engine, ReplayPolicy policy);
     void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept override;
-    void evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now);
-    void tell_findings();
+    bool on_payload(const PayloadSample& sample) noexcept override;
+    void on_question(const PayloadSample& sample, std::string_view name) noexcept override;
+    void evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now, const NamedFlow& named);
+    void tell(const FlowUpdate& update, const ClassInfo& info, Timestamp now, const NamedFlow& named,
+              bool ended, bool lasting);
+    void tell_findings(const inspect::FlowNames* names);
 
     std::unique_ptr<capture::FileEngine> engine_;
     ReplayPolicy policy_;
     std::optional<rules::Evaluator> evaluator_;
+    inspect::Inspection inspection_;
     ReplayListener* listener_ = nullptr;
     std::vector<rules::Finding> findings_;  // reused
     std::uint64_t flows_ = 0;

@@ -156,6 +156,20 @@ const ConfigKey<DpdkConfig> dpdk_keys[] = {
      }},
 };
 
+constexpr std::string_view shown_words[] = {"full", "registered-domain", "hashed", "none"};
+static_assert(static_cast<int>(records::ShownNames::registered_domain) == 1 &&
+                  static_cast<int>(records::ShownNames::none) == 3,
+              "the words above are in the order of the enumerators");
+
+const ConfigKey<NameSettings> name_keys[] = {
+    {"inspect", [](ConfigReader& r, const Node& n, NameSettings& c) { r.assign(r.boolean(n), c.inspect); }},
+    {"shown",
+     [](ConfigReader& r, const Node& n, NameSettings& c) {
+         if (const auto word = r.word(n, shown_words)) c.shown = static_cast<records::ShownNames>(*word);
+     }},
+    {"hash_key", [](ConfigReader& r, const Node& n, NameSettings& c) { r.assign(r.text(n), c.hash_key); }},
+};
+
 const ConfigKey<JournalSettings> journal_keys[] = {
     {"segment_size", [](ConfigReader& r, const Node& n,
                         JournalSettings& c) { r.assign(r.size(n, mebi, 4 * gibi), c.segment_bytes_max); }},
@@ -469,6 +483,8 @@ const ConfigKey<Config> config_keys[] = {
      [](ConfigReader& r, const Node& n, Config& c) {
          r.mapping<FlowRecordSettings>(n, flow_record_keys, "flow_records", c.flow_records);
      }},
+    {"names", [](ConfigReader& r, const Node& n,
+                 Config& c) { r.mapping<NameSettings>(n, name_keys, "names", c.names); }},
     {"journal", [](ConfigReader& r, const Node& n,
                    Config& c) { r.mapping<JournalSettings>(n, journal_keys, "journal", c.journal); }},
     {"evidence", [](ConfigReader& r, const Node& n,
@@ -493,6 +509,7 @@ std::vector<std::string> config_key_names() {
     std::vector<std::string> names;
     for (const auto& key : config_keys) names.emplace_back(key.name);
     for (const auto& key : flow_record_keys) names.push_back("flow_records." + std::string(key.name));
+    for (const auto& key : name_keys) names.push_back("names." + std::string(key.name));
     for (const auto& key : pcap_keys) names.push_back("pcap." + std::string(key.name));
     for (const auto& key : dpdk_keys) names.push_back("dpdk." + std::string(key.name));
     for (const auto& key : journal_keys) names.push_back("journal." + std::string(key.name));

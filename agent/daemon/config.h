@@ -15,6 +15,7 @@
 #include "agent/daemon/control_protocol.h"
 #include "agent/journal/journal.h"
 #include "agent/outputs/output_config.h"
+#include "agent/records/names.h"
 #include "capture/dpdk/dpdk_engine.h"
 #include "classifier/address.h"
 #include "rules/diagnostics.h"
@@ -40,12 +41,19 @@ struct FlowRecordSettings {
     std::uint32_t per_second_max = 1000;   // records beyond are counted in the coverage record
 };
 
+// What of payload is looked at, and what records show of it.
+struct NameSettings {
+    bool inspect = true;
+    records::ShownNames shown = records::ShownNames::full;
+    std::string hash_key;  // of `hashed`; empty: the machine id
+};
+
 enum class EngineKind : std::uint8_t { ebpf, pcap, dpdk };
 
 // Of the engine pcap.
 struct PcapSettings {
     std::uint64_t buffer_bytes = 32ULL << 20;  // for each interface, of kernel memory
-    std::uint32_t snap_length = 256;           // headers of two tunnels and IPv6 extensions fit
+    std::uint32_t snap_length = 2048;          // headers, and a ClientHello behind them
     bool promiscuous = true;
     std::string filter;  // pcap-filter(7); empty: everything
 };
@@ -84,6 +92,7 @@ struct Config {
     std::chrono::seconds coverage_interval{10};
     std::chrono::seconds windows_save_interval{60};
     FlowRecordSettings flow_records;
+    NameSettings names;
     JournalSettings journal;
     EvidenceSettings evidence;
     LivenessSettings liveness;

@@ -32,6 +32,10 @@ Timestamp wall_clock() {
     return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
 }
 
+records::NamePrivacy name_privacy(const Config& config, const records::Origin& origin) {
+    return {config.names.shown, config.names.hash_key.empty() ? origin.host_id : config.names.hash_key};
+}
+
 // The folder of everything that must outlive us. Its owner must be us: without CAP_DAC_OVERRIDE, which
 // start() gives up, root cannot write into another user's folder either.
 std::expected<void, std::string> prepare_state_dir(const std::filesystem::path& directory) {
@@ -87,7 +91,8 @@ std::expected<void, std::string> Daemon::start() {
         return std::unexpected(done.error().to_string());
     if (ask_predecessor_) predecessor_ = ask_predecessor_();
     save_region_table();
-    evaluation_ = std::make_unique<Evaluation>(state_, config_.site, config_.flow_records, *writer_);
+    evaluation_ = std::make_unique<Evaluation>(state_, config_.site, config_.flow_records,
+                                               name_privacy(config_, origin_), *writer_);
     evaluation_->set_engine(engine_.get());
     restore_windows();
     write_policy_record("loaded", state_->warnings);

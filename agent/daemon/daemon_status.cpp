@@ -131,6 +131,21 @@ Json evaluation_status(const Evaluation& evaluation) {
             {"allows", std::move(allows)}};
 }
 
+Json names_status(const inspect::InspectionCounters& counters) {
+    return {{"samples", counters.samples},
+            {"flows", counters.flows},
+            {"flows_named", counters.flows_named},
+            {"flows_full", counters.flows_full},
+            {"inspectors_evicted", counters.inspectors_evicted},
+            {"dns_messages", counters.dns_messages},
+            {"dns_unreadable", counters.dns_unreadable},
+            {"dns_streams_evicted", counters.streams_evicted},
+            {"dns_answers", counters.names.learned},
+            {"dns_denials", counters.names.denied},
+            {"dns_bindings", counters.names.bindings},
+            {"dns_evicted", counters.names.evicted}};
+}
+
 Json privileges_json() {
     const PrivilegeStatus status = privilege_status();
     return {{"uid", status.uid},
@@ -181,6 +196,7 @@ Json Daemon::status() {
     out["policy"]["watch"] = not_watched.empty() ? "watching" : not_watched;
     out["geo"] = geo_status(*state_);
     out["evaluation"] = evaluation_status(*evaluation_);
+    out["names"] = names_status(evaluation_->inspection());
     const WindowKeeper::Status& windows = windows_->status();
     out["windows"] = {{"saved", windows.saved ? Json(records::format_time(*windows.saved)) : Json(nullptr)},
                       {"bytes", windows.bytes},

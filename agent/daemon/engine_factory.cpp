@@ -29,6 +29,7 @@ std::expected<MadeEngine, OsError> make_ebpf(const Config& config) {
     engine.pin_dir = config.pin_dir.string();
     engine.flow_slots_per_cpu = config.flow_slots_per_cpu;
     engine.track_all = config.track_all;
+    engine.sample_payload = config.names.inspect;
     auto made = capture::EbpfEngine::make(std::move(engine));
     if (!made) return std::unexpected(made.error());
     const capture::EbpfEngine* ebpf = made->get();
@@ -61,6 +62,7 @@ void log_dpdk(capture::DpdkLogLevel level, std::string_view line) {
 std::expected<MadeEngine, OsError> make_dpdk(const Config& config) {
     capture::DpdkConfig engine = config.dpdk;
     engine.table = flow_table_config(config, engine.queues);
+    engine.table.sample_payload = false;  // its cores have no way yet to hand payload over
     engine.log = log_dpdk;
     auto made = make_dpdk_engine(std::move(engine));
     if (!made) return std::unexpected(made.error());
@@ -74,6 +76,7 @@ FlowTableConfig flow_table_config(const Config& config, std::size_t tables) {
     table.slots_max = FlowTableConfig::slots_ceiling;  // the memory is what limits it
     table.memory_max_bytes = config.flow_memory_bytes / tables;
     table.track_all = config.track_all;
+    table.sample_payload = config.names.inspect;
     table.idle_timeout = config.idle_timeout;
     table.closed_timeout = closed_timeout;
     table.local_networks = config.local_networks;

@@ -34,9 +34,10 @@ rules::Evaluator::Host Evaluation::host(const std::string& site) {
 }
 
 Evaluation::Evaluation(std::shared_ptr<const PolicyState> state, const std::string& site,
-                       FlowRecordSettings settings, RecordWriter& writer)
+                       FlowRecordSettings settings, records::NamePrivacy privacy, RecordWriter& writer)
     : state_(std::move(state)),
       settings_(settings),
+      privacy_(std::move(privacy)),
       writer_(writer),
       evaluator_(
           state_->policy,
@@ -55,29 +56,54 @@ void Evaluation::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp 
     packet_time_ = std::max(packet_time_, now);
     // Whoever asked for it has not come back: its memory goes.
     if (observation_ && std::chrono::steady_clock::now() > observe_until_) observation_.reset();
-    for (const FlowUpdate& update : updates) evaluate(update, packet_time_);
+    for (const FlowUpdate& update : updates) {
+        evaluate(update, packet_time_);
+        if (update.reason == UpdateReason::ended) inspection_.forget(update.key);
+    }
     findings_.clear();
     evaluator_.advance(packet_time_, findings_);
+    write_findings(nullptr);
+}
+
+const inspect::FlowNames* Evaluation::Known::names() {
+    if (!named_ && !inspection_.silent()) named_.emplace(inspection_, update_);
+    return named_ ? named_->names() : nullptr;
+}
+
+bool Evaluation::on_payload(const PayloadSample& sample) noexcept {
+    return inspection_.on_payload(sample, *this);
+}
+
+void Evaluation::on_question(const PayloadSample& sample, std::string_view name) noexcept {
+    packet_time_ = std::max(packet_time_, sample.at);
+    findings_.clear();
+    evaluator_.observe({update_of(sample), name, sample.at}, state_->table->class_info(sample.key.class_id),
+                       packet_time_, findings_);
+    write_findings(nullptr);
+}
+
+void Evaluation::write_findings(const inspect::FlowNames* names) {
     for (const auto& finding : findings_) {
         counters_.findings++;
-        writer_.write(records::finding_record(writer_.origin(), finding));
+        records::Json record = records::finding_record(writer_.origin(), finding);
+        records::name_record(record, names, privacy_);
+        writer_.write(std::move(record));
     }
 }
 
 void Evaluation::evaluate(const FlowUpdate& update, Timestamp now) {
     counters_.updates++;
     const ClassInfo& info = state_->table->class_info(update.key.class_id);
+    Known known(inspection_, update);
+    if (evaluator_.wants_names()) known.add_names();
     findings_.clear();
-    const std::uint64_t missing = evaluator_.evaluate(update, info, now, findings_);
+    const std::uint64_t missing = evaluator_.evaluate(update, info, now, findings_, known.facts);
     // Before anything else is done with this update: the alert is what somebody waits for.
-    for (const auto& finding : findings_) {
-        counters_.findings++;
-        writer_.write(records::finding_record(writer_.origin(), finding));
-    }
+    if (!findings_.empty()) write_findings(known.names());
     if (info.kind != datapath::KIND_OUTSIDE && info.kind != datapath::KIND_UNKNOWN) return;
     if (update.reason != UpdateReason::ended) ask_for_threshold(update, missing);
-    if (observation_) add_to_observation(update, info, now);
-    record_flow(update, info, now);
+    if (observation_) add_to_observation(update, info, now, known);
+    record_flow(update, info, now, known);
 }
 
 void Evaluation::observe(std::chrono::seconds at_most) {
@@ -90,8 +116,9 @@ std::optional<Observation> Evaluation::take_observation() {
     return std::exchange(observation_, {});
 }
 
-void Evaluation::add_to_observation(const FlowUpdate& update, const ClassInfo& info, Timestamp now) {
-    if (update.delta.bytes_out == 0 || evaluator_.allowed_by(update, info, now) >= 0) return;
+void Evaluation::add_to_observation(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
+                                    Known& known) {
+    if (update.delta.bytes_out == 0 || evaluator_.allowed_by(update, info, now, known.facts) >= 0) return;
     observation_->add(Observation::flow_of(update, info, update.delta));
 }
 
@@ -103,15 +130,17 @@ void Evaluation::ask_for_threshold(const FlowUpdate& update, std::uint64_t missi
     engine_->notify_at(update.key, update.total.bytes_out + step);
 }
 
-void Evaluation::record_flow(const FlowUpdate& update, const ClassInfo& info, Timestamp now) {
+void Evaluation::record_flow(const FlowUpdate& update, const ClassInfo& info, Timestamp now, Known& known) {
     if (!flow_record_due(update, now)) return;
     if (!within_rate(now)) {
         counters_.flow_records_skipped++;
         return;
     }
     counters_.flow_records++;
-    const rules::Decision decision = evaluator_.decide(update, info, now);
-    writer_.write(records::flow_record(writer_.origin(), update, info, &decision));
+    const rules::Decision decision = evaluator_.decide(update, info, now, known.facts);
+    records::Json record = records::flow_record(writer_.origin(), update, info, &decision);
+    records::name_record(record, known.names(), privacy_);
+    writer_.write(std::move(record));
 }
 
 // An ended flow always; a living one each time that it is `long_lived` older than its beginning or its last

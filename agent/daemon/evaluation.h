@@ -23,6 +23,7 @@
 #include "agent/daemon/config.h"
 #include "agent/daemon/policy_state.h"
 #include "agent/daemon/record_writer.h"
+#include "agent/naming.h"
 #include "agent/observation.h"
 #include "capture/engine.h"
 #include "classifier/flow_update.h"
@@ -38,20 +39,21 @@ struct EvaluationCounters {
     std::uint64_t long_lived_untracked = 0;  // long_lived_flows_max reached: one record at the end only
 };
 
-class Evaluation final : public FlowSink {
+class Evaluation final : public FlowSink, public PayloadSink, private inspect::QuestionSink {
 public:
     static constexpr std::size_t long_lived_flows_max = 65536;
     // Below this distance to a threshold the engine is asked for the exact byte.
     static constexpr std::uint64_t exact_notify_bytes = 256 * 1024;
 
     Evaluation(std::shared_ptr<const PolicyState> state, const std::string& site, FlowRecordSettings settings,
-               RecordWriter& writer);
+               records::NamePrivacy privacy, RecordWriter& writer);
     Evaluation(const Evaluation&) = delete;
     Evaluation& operator=(const Evaluation&) = delete;
 
     void set_engine(capture::Engine* engine) noexcept { engine_ = engine; }
     void replace_state(std::shared_ptr<const PolicyState> state);
     void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept override;
+    bool on_payload(const PayloadSample& sample) noexcept override;
 
     // From now on, for at most that long, what leaves and is not allowed is added up; what was, is forgotten.
     void observe(std::chrono::seconds at_most);
@@ -59,6 +61,7 @@ public:
     [[nodiscard]] std::optional<Observation> take_observation();
 
     [[nodiscard]] const EvaluationCounters& counters() const noexcept { return counters_; }
+    [[nodiscard]] inspect::InspectionCounters inspection() const noexcept { return inspection_.counters(); }
     [[nodiscard]] const rules::Evaluator& evaluator() const noexcept { return evaluator_; }
     [[nodiscard]] rules::Evaluator& evaluator() noexcept { return evaluator_; }
     [[nodiscard]] Timestamp packet_time() const noexcept { return packet_time_; }
@@ -71,16 +74,37 @@ private:
         bool operator()(const datapath::flow_key& a, const datapath::flow_key& b) const noexcept;
     };
 
+    // What is known of one flow while it is evaluated. Names are looked for when something asks: the policy,
+    // a finding, a record.
+    class Known {
+    public:
+        Known(const inspect::Inspection& inspection, const FlowUpdate& update)
+            : inspection_(inspection), update_(update) {}
+        rules::FlowFacts facts;
+        [[nodiscard]] const inspect::FlowNames* names();
+        void add_names() {
+            if (names() != nullptr) named_->add_to(facts);
+        }
+
+    private:
+        const inspect::Inspection& inspection_;
+        const FlowUpdate& update_;
+        std::optional<NamedFlow> named_;
+    };
+    void on_question(const PayloadSample& sample, std::string_view name) noexcept override;
     void evaluate(const FlowUpdate& update, Timestamp now);
+    void write_findings(const inspect::FlowNames* names);
     void ask_for_threshold(const FlowUpdate& update, std::uint64_t missing);
-    void record_flow(const FlowUpdate& update, const ClassInfo& info, Timestamp now);
-    void add_to_observation(const FlowUpdate& update, const ClassInfo& info, Timestamp now);
+    void record_flow(const FlowUpdate& update, const ClassInfo& info, Timestamp now, Known& known);
+    void add_to_observation(const FlowUpdate& update, const ClassInfo& info, Timestamp now, Known& known);
     bool flow_record_due(const FlowUpdate& update, Timestamp now);
     bool within_rate(Timestamp now);
     rules::Evaluator::Host host(const std::string& site);
 
     std::shared_ptr<const PolicyState> state_;
     FlowRecordSettings settings_;
+    records::NamePrivacy privacy_;
+    inspect::Inspection inspection_;
     RecordWriter& writer_;
     capture::Engine* engine_ = nullptr;
     rules::Evaluator evaluator_;

@@ -52,6 +52,8 @@ Parts finding_parts(const Json& record) {
                     text_of(record, "measure") + " " + text_of(record, "value") + " to " + country + " " +
                     endpoint(flow, "remote", "remote_port"));
     parts.push_back(" " + text_of(flow, "transport") + " from " + endpoint(flow, "local", "local_port"));
+    if (const Json& name = member(flow, "name"); name.is_string())
+        parts.push_back(", name " + text_of(name) + " by " + text_of(flow, "name_source"));
     parts.push_back(", " + (text_of(decision, "verdict") == "allowed"
                                 ? "allowed by " + text_of(decision, "allow_id")
                                 : std::string("not allowed")));
@@ -78,6 +80,8 @@ Parts flow_parts(const Json& record) {
     Parts parts;
     parts.push_back("flow " + text_of(flow, "transport") + " " + endpoint(flow, "local", "local_port") + " " +
                     endpoint(flow, "remote", "remote_port") + " " + text_of(flow, "country"));
+    if (const Json& name = member(flow, "name"); name.is_string())
+        parts.push_back(" " + text_of(name) + " by " + text_of(flow, "name_source"));
     parts.push_back(" out " + text_of(flow, "bytes_out") + " bytes in " + text_of(flow, "bytes_in") +
                     " bytes");
     parts.push_back(", " + text_of(flow, "initiator") + " end initiated");

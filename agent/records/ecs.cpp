@@ -92,6 +92,7 @@ Json endpoint(const Json& flow, bool local_end) {
     if (port.is_number() && port != 0) out["port"] = port;
     put(out, "bytes", member(flow, local_end ? "bytes_out" : "bytes_in"));
     put(out, "packets", member(flow, local_end ? "packets_out" : "packets_in"));
+    if (!local_end) put(out, "domain", member(flow, "name"));
     const std::string country = text(flow, "country");
     if (!local_end && country.size() == 2)
         out["geo"]["country_iso_code"] = country;  // "unknown" is no country
@@ -117,7 +118,35 @@ void add_flow(Json& document, const Json& flow) {
     if (const Json& proto = member(flow, "l4_proto"); proto.is_number())
         network["iana_number"] = proto.dump();
     put(network, "community_id", member(flow, "community_id"));
+    put(network, "protocol", member(flow, "app"));
     document["network"] = std::move(network);
+    if (const Json& tls = member(flow, "tls"); tls.is_object()) {
+        Json& out = document["tls"] = Json::object();
+        put(out, "version", member(tls, "version"));
+        put(out, "next_protocol", member(tls, "alpn"));
+        const Json& server_name = member(tls, "server_name");
+        const Json& named = text(flow, "name_source") == "sni" ? member(flow, "name") : server_name;
+        if (named.is_string()) out["client"]["server_name"] = named;
+    }
+    if (const Json& http = member(flow, "http"); http.is_object()) {
+        if (const Json& method = member(http, "method"); method.is_string())
+            document["http"]["request"]["method"] = method;
+        if (const Json& agent = member(http, "user_agent"); agent.is_string())
+            document["user_agent"]["original"] = agent;
+    }
+}
+
+// What ECS has no field for.
+void add_names(Json& own, const Json& flow) {
+    put(own, "name_source", member(flow, "name_source"));
+    put(own, "name_contradiction", member(flow, "name_contradiction"));
+    put(own, "dns_names", member(flow, "dns_names"));
+    if (const Json& tls = member(flow, "tls"); tls.is_object()) {
+        put(own, "ja4", member(tls, "ja4"));
+        put(own, "hidden_name", member(tls, "hidden"));
+        put(own, "certificate", member(tls, "certificate"));
+    }
+    put(own, "ssh", member(flow, "ssh"));
 }
 
 void add_threat(Json& document, const Json& record) {
@@ -149,6 +178,7 @@ Json own_finding(const Json& record) {
         put(own, "tunnel", member(flow, "tunnel"));
         put(own, "outer_remote", member(flow, "outer_remote"));
     }
+    add_names(own, flow);
     if (const Json& lists = member(record, "lists"); lists.is_array() && !lists.empty()) own["lists"] = lists;
     put(own, "details", member(record, "details"));
     if (const Json& kind = member(member(record, "rule"), "kind"); kind.is_string()) own["rule_kind"] = kind;
@@ -175,6 +205,7 @@ Json own_other(const Json& record, const std::string& kind) {
         for (const char* name :
              {"country", "class", "initiator", "bytes_out", "bytes_in", "tunnel", "outer_remote"})
             put(rest, name, member(flow, name));
+    if (const Json& flow = member(record, "flow"); flow.is_object()) add_names(rest, flow);
     own[kind] = std::move(rest);
     return own;
 }
@@ -228,6 +259,13 @@ const std::vector<std::string>& ecs_droppable() {
         "/event/module",
         "/event/dataset",
         "/event/created",
+        "/user_agent",
+        "/http",
+        "/egresswatch/ssh",
+        "/egresswatch/dns_names",
+        "/egresswatch/certificate",
+        "/egresswatch/hidden_name",
+        "/tls",
         "/network/type",
         "/network/iana_number",
         "/source/packets",
@@ -249,6 +287,8 @@ const std::vector<std::string>& ecs_droppable() {
         "/egresswatch/group",
         "/threat",
         "/rule/name",
+        "/egresswatch/ja4",
+        "/network/protocol",
         "/egresswatch/tunnel",
         "/egresswatch/outer_remote",
         "/egresswatch/window_s",
@@ -270,6 +310,8 @@ const std::vector<std::string>& ecs_droppable() {
         "/network/bytes",
         "/network/transport",
         "/host",
+        "/egresswatch/name_source",
+        "/egresswatch/name_contradiction",
         "/egresswatch/measure",
         "/egresswatch/initiator",
         "/egresswatch/allow_id",

@@ -22,9 +22,15 @@
 #include "capture/ebpf/netlink.h"
 #include "capture/ebpf/object.h"
 #include "capture/ebpf/pins.h"
+#include "classifier/datapath/sample.h"
+#include "classifier/payload_sample.h"
 #include "classifier/region/region_table.h"
 
 namespace egresswatch::capture {
+
+static_assert(datapath::SAMPLED_PACKETS_MAX == sampled_packets_max &&
+              datapath::SAMPLED_DATAGRAMS_MAX == sampled_datagrams_max);
+
 namespace {
 
 using std::chrono::milliseconds;
@@ -99,6 +105,7 @@ struct EbpfEngine::State {
     std::unique_ptr<ring_buffer, FreeRing> ring;
     UniqueFd epoll;
     FlowSink* sink = nullptr;
+    PayloadSink* payload_sink = nullptr;
     Clock::time_point next_drain{}, last_events{};
     bool scanning = false;
     bool loaded = false;
@@ -116,6 +123,8 @@ struct EbpfEngine::State {
     void flush(bool always);
     [[nodiscard]] int wait_ms(milliseconds timeout) const;
     static int on_event(void* self, void* data, std::size_t bytes);
+    static int on_sample(void* self, void* data, std::size_t bytes);
+    nanoseconds offset{};  // of the epoch, as of the last look at the rings
 };
 
 ObjectOptions EbpfEngine::State::object_options() const {
@@ -124,6 +133,7 @@ ObjectOptions EbpfEngine::State::object_options() const {
     options.hash_seed = maps.identity().hash_seed;
     options.ring_bytes = config.ring_bytes;
     options.track_all = config.track_all;
+    options.take_samples = config.sample_payload;
     return options;
 }
 
@@ -144,6 +154,8 @@ std::expected<void, OsError> EbpfEngine::State::first_load(const RegionTable& ta
         auto all = object.shared_maps();
         if (!all) return std::unexpected(all.error());
         maps.maps.events = std::move(all->events);
+        maps.maps.samples = std::move(all->samples);
+        maps.maps.sampler_state = std::move(all->sampler_state);
         return {};
     }
     ObjectOptions options;
@@ -151,6 +163,7 @@ std::expected<void, OsError> EbpfEngine::State::first_load(const RegionTable& ta
     options.hash_seed = random_seed();
     options.ring_bytes = config.ring_bytes;
     options.track_all = config.track_all;
+    options.take_samples = config.sample_payload;
     auto made = BpfObject::load(options, table.block(), nullptr);
     if (!made) return std::unexpected(made.error());
     object = std::move(*made);
@@ -210,12 +223,37 @@ int EbpfEngine::State::on_event(void* self, void* data, std::size_t bytes) {
     return 0;
 }
 
+int EbpfEngine::State::on_sample(void* self, void* data, std::size_t bytes) {
+    auto* state = static_cast<State*>(self);
+    if (bytes < sizeof(datapath::payload_sample)) return 0;
+    const auto& from = *static_cast<const datapath::payload_sample*>(data);
+    if (state->payload_sink == nullptr || from.payload_bytes == 0 ||
+        from.payload_bytes > bytes - sizeof from || from.direction >= datapath::DIRECTION_COUNT)
+        return 0;
+    PayloadSample sample;
+    sample.key = from.key;
+    sample.tracked = from.tracked != 0;
+    sample.direction = static_cast<datapath::direction>(from.direction);
+    sample.initiator = static_cast<datapath::initiator>(from.initiator);
+    sample.tcp_flags = from.tcp_flags;
+    sample.tcp_sequence = from.tcp_sequence;
+    sample.ip_bytes = from.ip_bytes;
+    sample.ifindex = from.ifindex;
+    sample.at = Timestamp(nanoseconds(static_cast<std::int64_t>(from.at_ns)) + state->offset);
+    sample.payload = {static_cast<const std::uint8_t*>(data) + sizeof from, from.payload_bytes};
+    (void)state->payload_sink->on_payload(sample);
+    return 0;
+}
+
 std::expected<void, OsError> EbpfEngine::State::watch() {
     auto opened = LinkWatcher::open();
     if (!opened) return std::unexpected(opened.error());
     watcher = std::move(*opened);
-    ring.reset(ring_buffer__new(maps.maps.events.get(), on_event, this, nullptr));
-    if (!ring) return os_error("open the event ring", "events", errno);
+    // Samples are read first: the news of a flow is told with the name that it has by then.
+    ring.reset(ring_buffer__new(maps.maps.samples.get(), on_sample, this, nullptr));
+    if (!ring) return os_error("open the ring of samples", "samples", errno);
+    if (ring_buffer__add(ring.get(), maps.maps.events.get(), on_event, this) != 0)
+        return os_error("open the event ring", "events", errno);
     epoll = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
     if (!epoll) return os_error("make an epoll set", {}, errno);
     for (const int fd : {watcher->fd(), ring_buffer__epoll_fd(ring.get())}) {
@@ -252,7 +290,8 @@ void EbpfEngine::State::flush(bool always) {
 
 void EbpfEngine::State::read_events() {
     last_events = Clock::now();
-    drain->set_epoch_offset(epoch_offset());
+    offset = epoch_offset();
+    drain->set_epoch_offset(offset);
     ring_buffer__consume(ring.get());
 }
 
@@ -304,6 +343,7 @@ std::expected<void, OsError> EbpfEngine::start(FlowSink& sink) {
     State& state = *state_;
     if (!state.loaded) return os_error("start the engine", "ebpf", 0, "install a region table first");
     state.sink = &sink;
+    state.payload_sink = dynamic_cast<PayloadSink*>(&sink);
     if (auto watched = state.watch(); !watched) return watched;
     state.interfaces.emplace(state.config.interfaces, state.config.attach, *state.pins, state.maps.identity(),
                              state.maps.maps.iface_totals.get());
@@ -353,6 +393,7 @@ void EbpfEngine::stop() noexcept {
         state.interfaces->unhook_all();
         state.grace->wait();
         while (!state.grace->done()) std::this_thread::sleep_for(milliseconds(1));
+        state.read_events();  // the last names
         state.drain->set_epoch_offset(epoch_offset());
         state.drain->finish();
         state.flush(true);
@@ -384,6 +425,19 @@ TotalsSnapshot EbpfEngine::totals() const {
     if (state.drain) snapshot.flows_live = state.drain->flows();
     snapshot.flow_slots = std::uint64_t{state.maps.identity().cpus} * state.maps.identity().flow_slots;
     return snapshot;
+}
+
+EngineDetails EbpfEngine::details() const {
+    EngineDetails out;
+    if (!state_->config.sample_payload || !state_->maps.maps.sampler_state) return out;
+    datapath::sampler sum{};
+    (void)sum_per_cpu(state_->maps.maps.sampler_state.get(), 0,
+                      {reinterpret_cast<std::uint64_t*>(&sum), sizeof sum / sizeof(std::uint64_t)});
+    out.counters = {{"samples.taken", sum.sampled},
+                    {"samples.limited", sum.limited},
+                    {"samples.full", sum.full},
+                    {"samples.unplaced", sum.unplaced}};
+    return out;
 }
 
 const Adoption& EbpfEngine::adoption() const noexcept {

@@ -31,6 +31,7 @@ struct EbpfConfig {
     std::string pin_dir = PIN_DIR_DEFAULT;  // on a bpffs; one daemon each
     std::uint32_t flow_slots_per_cpu = 0;  // a power of two, 64 .. 2^22; 0: 2^18 over all CPUs, 8192 at least
     std::uint32_t ring_bytes = 1 << 20;    // a power of two, whole pages
+    bool sample_payload = false;           // hands the payload of the first packets of a flow to the sink
     bool track_all = false;                // home and local flows get entries too
     AttachMode attach = AttachMode::automatic;
     std::chrono::milliseconds drain_interval{1000};
@@ -59,6 +60,8 @@ public:
     [[nodiscard]] std::expected<void, OsError> install_region(const RegionTable& table) override;
     void notify_at(const datapath::flow_key& key, std::uint64_t bytes_out) noexcept override;
     [[nodiscard]] TotalsSnapshot totals() const override;
+    // "samples.taken", "samples.limited", "samples.full", "samples.unplaced"; nothing without sample_payload.
+    [[nodiscard]] EngineDetails details() const override;
 
     [[nodiscard]] const Adoption& adoption() const noexcept;
 

@@ -16,7 +16,14 @@
 
 typedef struct __sk_buff* platform_ctx;
 #include "capture/ebpf/platform.h"
+#define PLATFORM_SAMPLES
+#include "classifier/datapath/sample.h"
+struct packet_class;
+DATAPATH_INLINE void platform_sample(platform_ctx skb, const struct flow_key* key,
+                                     const struct packet_class* c, __u32 facts);
 #include "classifier/datapath/account.h"
+
+#include "capture/ebpf/sampler.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

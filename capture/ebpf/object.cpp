@@ -52,6 +52,8 @@ int size_maps(egresswatch_bpf* skeleton, const ObjectOptions& options, std::uint
             bpf_map__set_max_entries(skeleton->maps.tags, cpus * options.flow_slots / datapath::FLOW_PROBES);
     if (!failed) failed = bpf_map__set_max_entries(skeleton->maps.outers, cpus * options.flow_slots);
     if (!failed) failed = bpf_map__set_max_entries(skeleton->maps.events, options.ring_bytes);
+    // A ring has one page at least.
+    if (!failed && !options.take_samples) failed = bpf_map__set_max_entries(skeleton->maps.samples, 4096);
     if (!failed) failed = bpf_map__set_inner_map_fd(skeleton->maps.region, inner_fd);
     return failed;
 }
@@ -64,6 +66,9 @@ int reuse_maps(egresswatch_bpf* skeleton, const SharedMaps& reuse) {
     if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.class_totals, reuse.class_totals.get());
     if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.iface_totals, reuse.iface_totals.get());
     if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.losses, reuse.losses.get());
+    if (!failed && reuse.samples) failed = bpf_map__reuse_fd(skeleton->maps.samples, reuse.samples.get());
+    if (!failed && reuse.sampler_state)
+        failed = bpf_map__reuse_fd(skeleton->maps.sampler_state, reuse.sampler_state.get());
     if (!failed && reuse.events) failed = bpf_map__reuse_fd(skeleton->maps.events, reuse.events.get());
     return failed;
 }
@@ -94,6 +99,7 @@ std::expected<BpfObject, OsError> BpfObject::load(const ObjectOptions& options,
     skeleton->rodata->possible_cpus = cpus;
     skeleton->rodata->hash_seed = options.hash_seed;
     skeleton->rodata->track_all = options.track_all;
+    skeleton->rodata->take_samples = options.take_samples;
     skeleton->rodata->clock_from_tstamp = options.clock_from_tstamp;
 
     if (const int failed = size_maps(skeleton, options, cpus, object.inner_.get()))
@@ -120,14 +126,17 @@ int BpfObject::program_fd(datapath::direction direction, bool layer2) const noex
 
 std::expected<SharedMaps, OsError> BpfObject::shared_maps() const {
     SharedMaps maps;
-    const std::pair<UniqueFd*, const bpf_map*> wanted[] = {{&maps.flows, skeleton_->maps.flows},
-                                                           {&maps.tags, skeleton_->maps.tags},
-                                                           {&maps.outers, skeleton_->maps.outers},
-                                                           {&maps.sections, skeleton_->maps.sections},
-                                                           {&maps.class_totals, skeleton_->maps.class_totals},
-                                                           {&maps.iface_totals, skeleton_->maps.iface_totals},
-                                                           {&maps.losses, skeleton_->maps.losses},
-                                                           {&maps.events, skeleton_->maps.events}};
+    const std::pair<UniqueFd*, const bpf_map*> wanted[] = {
+        {&maps.flows, skeleton_->maps.flows},
+        {&maps.tags, skeleton_->maps.tags},
+        {&maps.outers, skeleton_->maps.outers},
+        {&maps.sections, skeleton_->maps.sections},
+        {&maps.class_totals, skeleton_->maps.class_totals},
+        {&maps.iface_totals, skeleton_->maps.iface_totals},
+        {&maps.losses, skeleton_->maps.losses},
+        {&maps.samples, skeleton_->maps.samples},
+        {&maps.sampler_state, skeleton_->maps.sampler_state},
+        {&maps.events, skeleton_->maps.events}};
     for (const auto& [fd, map] : wanted) {
         *fd = UniqueFd(::fcntl(bpf_map__fd(map), F_DUPFD_CLOEXEC, 3));
         if (!*fd) return os_error("keep the BPF map", bpf_map__name(map), errno);

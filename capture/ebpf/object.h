@@ -25,6 +25,7 @@ namespace egresswatch::capture {
 // The maps that hold counts: shared by successive objects, pinned, adopted by the next daemon.
 struct SharedMaps {
     UniqueFd flows, tags, outers, sections, class_totals, iface_totals, losses;
+    UniqueFd samples, sampler_state;  // not pinned: nobody else reads them
     UniqueFd events;  // not pinned: what a dead daemon's ring still held, the next drain finds in the table
 };
 
@@ -33,6 +34,7 @@ struct ObjectOptions {
     std::uint32_t ring_bytes = 1 << 20;
     std::uint64_t hash_seed = 0;
     bool track_all = false;
+    bool take_samples = false;
     bool clock_from_tstamp = false;  // tests
 };
 

@@ -65,7 +65,7 @@ std::expected<void, OsError> FileEngine::poll(std::chrono::milliseconds timeout)
     if (finished_) return {};
     if (pool_ != nullptr) {
         const ClassifiedPiece& next = pool_->next();
-        if (!next.piece.is_last) table_.account_classified(next.batch, *sink_);
+        if (!next.piece.is_last) table_.account_classified(next.batch, next.piece.inputs, *sink_);
         auto noted = note(next.piece);
         pool_->give_back();
         return noted;

@@ -16,6 +16,9 @@
 //   u32 platform_slot_mask(ctx), u64 platform_hash_seed(ctx), int platform_track_all(ctx)
 //   u64 platform_now(ctx)                     ns, exact
 //   u64 platform_now_coarse(ctx)              cheap, may lag by milliseconds
+//   with PLATFORM_SAMPLES also void platform_sample(ctx, flow_key*, packet_class*, facts): payload that
+//   somebody
+//                                             wants to see (sample.h); facts: initiator, SAMPLE_UNTRACKED
 //   void platform_lose(ctx, loss_reason, amount), void platform_event(ctx, kind, slot, flow_key*, bytes_out)
 //
 // Counting: iface.seen once the length on the wire is known; iface.outcome and, for IP, class totals when
@@ -198,6 +201,21 @@ DATAPATH_INLINE void flow_lost(platform_ctx ctx, struct section_state* section, 
     platform_event(ctx, EVENT_FLOWS_FULL, 0, key, 0);
 }
 
+#ifdef PLATFORM_SAMPLES
+DATAPATH_INLINE int speaks_dns(const struct packet_class* c) {
+    return (c->walk.sport == PORT_DNS_BIG_ENDIAN) | (c->walk.dport == PORT_DNS_BIG_ENDIAN);
+}
+
+// The first packets of a flow, and all of a name server's.
+DATAPATH_INLINE void sample_flow(platform_ctx ctx, const struct flow_entry* entry, const struct flow_key* key,
+                                 const struct packet_class* c) {
+    __u64 before = entry->packets_out + entry->packets_in;
+    __u64 most = c->walk.l4_proto == PROTO_TCP ? SAMPLED_PACKETS_MAX : SAMPLED_DATAGRAMS_MAX;
+    if (LIKELY(before >= most) && LIKELY(!speaks_dns(c))) return;
+    platform_sample(ctx, key, c, (__u32)entry->initiator << SAMPLE_INITIATOR_SHIFT);
+}
+#endif
+
 // Finds or makes the flow's entry and adds the packet. Returns its slot, SLOT_NONE where it found none.
 DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* p,
                                    const struct packet_class* c, const struct flow_key* key, __u64 hash) {
@@ -223,6 +241,9 @@ DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* 
         return SLOT_NONE;
     }
     if (LIKELY(search.found != SLOT_NONE)) {
+#ifdef PLATFORM_SAMPLES
+        sample_flow(ctx, entry, key, c);
+#endif
         if (UNLIKELY(flow_add(ctx, entry, &packet, platform_now_coarse(ctx))))
             platform_event(ctx, EVENT_FLOW_VOLUME, slot, key, entry->bytes_out);
         return slot;
@@ -238,6 +259,9 @@ DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* 
         }
     }
     flow_create(ctx, entry, key, tag, &packet);
+#ifdef PLATFORM_SAMPLES
+    platform_sample(ctx, key, c, (__u32)entry->initiator << SAMPLE_INITIATOR_SHIFT);
+#endif
 #ifdef PLATFORM_TAGS
     platform_tag_taken(ctx, slot, tag);
 #endif
@@ -252,7 +276,15 @@ DATAPATH_INLINE void account_packet(platform_ctx ctx, const __u8* data, const __
     struct packet_class c;
     struct flow_key key;
     classify_packet(ctx, data, end, p, &c);
-    if (!is_tracked(ctx, &c)) return;
+    if (!is_tracked(ctx, &c)) {
+#ifdef PLATFORM_SAMPLES
+        if (UNLIKELY(speaks_dns(&c)) && c.walk.status == WALK_IP) {
+            make_key(&c, &key);
+            platform_sample(ctx, &key, &c, SAMPLE_UNTRACKED);
+        }
+#endif
+        return;
+    }
     make_key(&c, &key);
     (void)account_flow(ctx, p, &c, &key, flow_hash(&key, platform_hash_seed(ctx)));
 }

@@ -47,7 +47,9 @@ bool FlowInspector::add(const PayloadPacket& packet, QuicDecryptor& decryptor) n
 void FlowInspector::find_client(const PayloadPacket& packet) noexcept {
     const auto sender = static_cast<std::uint8_t>(packet.direction);
     const auto receiver = static_cast<std::uint8_t>(1 - sender);
-    if ((packet.tcp_flags & datapath::TCP_SYN) != 0)
+    if (packet.client != datapath::DIRECTION_COUNT)
+        client_ = packet.client;
+    else if ((packet.tcp_flags & datapath::TCP_SYN) != 0)
         client_ = (packet.tcp_flags & datapath::TCP_ACK) != 0 ? receiver : sender;
     else if (client_ == datapath::DIRECTION_COUNT)
         client_ = packet.source_port < 1024 && packet.destination_port >= 1024 ? receiver : sender;

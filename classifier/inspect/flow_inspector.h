@@ -47,7 +47,7 @@ private:
 };
 
 // Who says that the far end is called so.
-enum class NameSource : std::uint8_t { none, sni, http };
+enum class NameSource : std::uint8_t { none, sni, http, dns };  // dns: not by this flow, see inspection.h
 
 struct FlowFacts {
     Protocol protocol = Protocol::unknown;
@@ -72,6 +72,8 @@ struct PayloadPacket {
     std::uint32_t tcp_sequence = 0;
     std::uint16_t source_port = 0;  // host order
     std::uint16_t destination_port = 0;
+    // Direction of what the client sends, where the flow table knows who connected.
+    std::uint8_t client = datapath::DIRECTION_COUNT;
     ByteSpan payload;
 };
 

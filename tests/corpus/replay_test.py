@@ -14,7 +14,8 @@ import tempfile
 
 FIELDS = ["local", "remote", "local_port", "remote_port", "l4_proto", "packets_out", "bytes_out", "packets_in",
           "bytes_in", "class", "country", "initiator", "tunnel", "outer_local", "outer_remote", "first_seen",
-          "last_seen", "tcp_flags_out", "tcp_flags_in", "handshake_rtt_us"]
+          "last_seen", "tcp_flags_out", "tcp_flags_in", "handshake_rtt_us", "name", "name_source", "app"]
+OPTIONAL = ["name_contradiction", "dns_names", "tls", "http", "ssh"]
 DAMAGED = {"badfile-record-longer-than-max.pcap", "badfile-version-1.pcap", "badfile-pcapng-shb-option-too-long.pcapng",
            "fmt-not-pcap-solaris.snoop"}
 HERE = pathlib.Path(__file__).resolve().parent / "captures"
@@ -35,6 +36,44 @@ rules:
     when: {country: unknown}
     window: {sum: bytes_out, over: 1m, by: [remote], at_least: 1 B}
 """
+# Of a flow; what DNS said is compared by names_test.
+FLOW_KINDS = ("sni", "quic_sni", "http_host", "http_method", "http_agent", "ssh")
+
+
+def cells_of(name, columns):
+    lines = (HERE.parent / name).read_text().splitlines()[1:]
+    return {tuple(line.split("\t")[:columns]) for line in lines}
+
+
+# What tshark finds in a capture, and the differences that are explained (names_test.cpp).
+NAMES = {row if row[1] != "http_agent" else (row[0], row[1], row[2][:200])
+          for row in cells_of("oracle/names.tsv", 3) if row[1] in FLOW_KINDS}
+EXPLAINED = cells_of("name_differences.tsv", 4)
+
+
+def names_in(rows):
+    """-> the names, banners and agents of flow lines, as the oracle has them"""
+    found = set()
+    for row in rows:
+        sni = row["name"] if row["name_source"] == "sni" else row.get("tls", {}).get("server_name")
+        found.add(("quic_sni" if row["app"] == "quic" else "sni", sni))
+        http = row.get("http", {})
+        found.add(("http_host", row["name"] if row["name_source"] == "http" else http.get("host")))
+        found |= {("http_method", http.get("method")), ("http_agent", http.get("user_agent"))}
+        found |= {("ssh", row.get("ssh", {}).get(side)) for side in ("client", "server")}
+    return {(kind, value) for kind, value in found if value}
+
+
+def names_wrong(capture, rows):
+    name = str(capture.relative_to(HERE))
+    ours = {(name, *entry) for entry in names_in(rows)}
+    theirs = {row for row in NAMES if row[0] == name}
+
+    def explained(row, whose):
+        return (*row, whose) in EXPLAINED or (row[0], row[1], "*", whose) in EXPLAINED
+
+    return ([f"tshark finds {row[1]} {row[2]}" for row in sorted(theirs - ours) if not explained(row, "tshark")] +
+            [f"tshark does not find {row[1]} {row[2]}" for row in sorted(ours - theirs) if not explained(row, "ours")])
 
 
 def replay(program, capture, *options, pipe=False):
@@ -52,7 +91,8 @@ def check(program, capture):
     if replay(program, capture, "--flows", "--jobs", "2", pipe=True) != (code, flows):
         wrong.append("a pipe, on two cores, gives other flows than the file")
     rows = [json.loads(line) for line in flows.splitlines()]
-    if any(list(row) != FIELDS for row in rows):
+    wrong += names_wrong(capture, rows)
+    if any(list(row)[:len(FIELDS)] != FIELDS or set(row) - set(FIELDS + OPTIONAL) for row in rows):
         wrong.append("other fields than the manual's")
     if [row["first_seen"] for row in rows] != sorted(row["first_seen"] for row in rows):
         wrong.append("flows are not in order of their first packet")
@@ -82,7 +122,7 @@ def check_flow_table(program, capture):
     """The table of flows says what the lines say. -> what is wrong, and the flows"""
     rows = [json.loads(line) for line in replay(program, capture, "--flows")[1].splitlines()]
     text = replay(program, capture, "--flows", "--format", "csv")[1]
-    as_text = [{field: "" if value is None else str(value) for field, value in row.items()} for row in rows]
+    as_text = [{field: "" if row[field] is None else str(row[field]) for field in FIELDS} for row in rows]
     wrong = [] if table(text) == as_text else ["flows: the table says something else than the lines"]
     if text.splitlines()[:1] != [",".join(FIELDS)]:
         wrong.append("flows: the table has another head")

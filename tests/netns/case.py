@@ -21,6 +21,7 @@ class SiteCase(unittest.TestCase):
     offload = True
     settings = ""
     engine = "ebpf"
+    policy = SUPPORT / "policy.d"
 
     def setUp(self):
         self.site = self.make_site()
@@ -29,7 +30,7 @@ class SiteCase(unittest.TestCase):
         self.site.__enter__()
 
     def make_site(self):
-        return Site("ewtest", offload=self.offload, settings=self.settings, engine=self.engine)
+        return Site("ewtest", offload=self.offload, settings=self.settings, engine=self.engine, policy=self.policy)
 
     def run(self, result=None):
         before = len(result.failures) + len(result.errors) if result else 0

@@ -134,13 +134,24 @@ TEST_CASE("two outputs must not share a name, given or made from the destination
     CHECK(config.outputs[1].name == "udp-2001-db8--7-514");
 }
 
+TEST_CASE("what is looked at for names, and what records show of them", "[daemon][config]") {
+    const Config defaults = accepted("site: dublin\n");
+    CHECK(defaults.names.inspect);
+    CHECK(defaults.names.shown == records::ShownNames::full);
+    const Config config = accepted("names: {inspect: false, shown: registered-domain, hash_key: secret}\n");
+    CHECK_FALSE(config.names.inspect);
+    CHECK(config.names.shown == records::ShownNames::registered_domain);
+    CHECK(config.names.hash_key == "secret");
+    CHECK(complaints("names: {shown: some}\n").find("registered-domain") != std::string::npos);
+}
+
 TEST_CASE("the keys of the engines in user space", "[daemon][config]") {
     const Config defaults = accepted("engine: pcap\n");
     CHECK(defaults.engine == daemon::EngineKind::pcap);
     CHECK(defaults.local_networks.empty());
     CHECK(defaults.flow_memory_bytes == 256ULL << 20);
     CHECK(defaults.idle_timeout == std::chrono::seconds(60));
-    CHECK(defaults.pcap.snap_length == 256);
+    CHECK(defaults.pcap.snap_length == 2048);
     const Config config = accepted(
         "engine: pcap\n"
         "local_networks: [10.0.0.0/8, \"2001:db8::/32\"]\n"

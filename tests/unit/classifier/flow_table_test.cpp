@@ -366,9 +366,9 @@ TEST_CASE("classifying on other cores gives the same updates and totals, however
         for (int i = 0; i < 3; ++i) classifiers.push_back(halves.classifier());
         ClassifiedBatch batch;
         for (std::size_t at = 0, turn = 0; at < inputs.size(); at += 97, ++turn) {
-            classifiers[turn % 3].classify(
-                std::span(inputs).subspan(at, std::min<std::size_t>(97, inputs.size() - at)), batch);
-            halves.account_classified(batch, sink);
+            const auto piece = std::span(inputs).subspan(at, std::min<std::size_t>(97, inputs.size() - at));
+            classifiers[turn % 3].classify(piece, batch);
+            halves.account_classified(batch, piece, sink);
         }
         for (auto& classifier : classifiers) halves.absorb(std::move(classifier));
         halves.finish(sink);

@@ -163,17 +163,36 @@ TEST_CASE("all, any and not nest", "[rules][condition]") {
     pair(flow, "not: {list: banks}", "list: banks");
 }
 
-TEST_CASE("an allow entry for a domain believes DNS answers and not what the sender says",
-          "[rules][condition]") {
+TEST_CASE(
+    "an allow entry for a domain: what the sender says decides, then DNS, and nothing where they differ",
+    "[rules][condition]") {
     Case flow;
     flow.host.asn_of = nullptr;
-    flow.facts.sni = "a.example.org";
-    flow.facts.http_host = "a.example.org";
-    CHECK(flow.fires("allowed: false"));
+    CHECK(flow.fires("allowed: false"));  // no name yet
     const std::array<std::string_view, 1> answered{"a.example.org"};
     flow.facts.dns = answered;
+    CHECK(flow.fires("allowed: true"));  // from the first byte on
+    flow.facts.sni = "a.example.org";
     CHECK(flow.fires("allowed: true"));
+    flow.facts.sni = "other.example.com";  // another tenant of the same address
+    flow.facts.contradiction = true;
+    CHECK(flow.fires("allowed: false"));
     flow.facts.dns = {};
+    flow.facts.contradiction = false;
+    CHECK(flow.fires("allowed: false"));
+    flow.facts.sni = "a.example.org";  // DNS was not seen: the ClientHello decides
+    CHECK(flow.fires("allowed: true"));
+    const std::array<std::string_view, 1> elsewhere{"evil.example.net"};
+    flow.facts.dns = elsewhere;  // an allowed name, said to an address that is another's
+    flow.facts.contradiction = true;
+    CHECK(flow.fires("allowed: false"));
+    flow.facts.dns = {};
+    flow.facts.contradiction = false;
+    flow.facts.names_local = true;  // the remote end connected: it said a name of ours
+    CHECK(flow.fires("allowed: false"));
+    CHECK(flow.fires("sni: a.example.org"));
+    CHECK(!flow.fires("domain: a.example.org"));
+    flow.facts = {};
     flow.host.asn_of = [](const Address&) { return 64501u; };  // the other value of the list
     CHECK(flow.fires("allowed: true"));
 }

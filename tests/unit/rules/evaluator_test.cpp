@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rules/evaluator.h"
 
+#include <array>
+#include <span>
+
 #include "tests/unit/rules/support.h"
 
 using namespace egresswatch;
@@ -508,4 +511,42 @@ TEST_CASE("the same updates make the same findings in the same order", "[rules][
     const std::string first = run();
     CHECK(first.size() > 200);
     CHECK(first == run());
+}
+
+TEST_CASE("a name that the sender says against DNS is told once an hour, where an entry would believe either",
+          "[rules][evaluator]") {
+    Bench bench(R"(
+allow:
+  - {id: updates, to: {domain: "*.example.org"}, owner: o@example.org, reason: r, expires: 2030-01-01}
+rules:
+  - {id: bulk, title: t, level: low, when: {region: outside, allowed: false}, window: {sum: bytes_out, over: 1m, by: [remote], at_least: 1 GiB}}
+)");
+    CHECK(bench.evaluator.wants_names());
+    const std::array<std::string_view, 1> answered{"a.example.org"};
+    const std::array<std::string_view, 1> elsewhere{"b.example.net"};
+    const auto send = [&](std::string_view remote, std::string_view sni,
+                          std::span<const std::string_view> dns, std::int64_t seconds) {
+        FlowFacts facts;
+        facts.sni = sni;
+        facts.dns = dns;
+        facts.contradiction = sni != dns.front();
+        const FlowOf flow = FlowOf(remote).out(100).seen(at(seconds));
+        const std::size_t before = bench.findings.size();
+        bench.evaluator.evaluate(flow.update, class_of(*bench.in_force, remote, "US"), at(seconds),
+                                 bench.findings, facts);
+        return bench.findings.size() - before;
+    };
+    CHECK(send("203.0.113.9", "a.example.org", answered, 0) == 0);
+    REQUIRE(send("203.0.113.9", "evil.example.net", answered, 1) == 1);
+    const Finding& found = bench.findings.back();
+    CHECK(found.rule_id == "egresswatch/name-contradiction");
+    CHECK_FALSE(found.decision.allowed);
+    CHECK(found.decision.reason ==
+          "updates: the sender asks for evil.example.net, which is not in *.example.org; DNS gave the "
+          "address the "
+          "name a.example.org");
+    CHECK(send("203.0.113.9", "evil.example.net", answered, 2) == 0);  // known
+    CHECK(send("203.0.113.10", "a.example.org", elsewhere, 3) == 1);   // an allowed name to another's address
+    CHECK(send("203.0.113.11", "c.example.net", elsewhere, 4) == 0);   // no entry asks for either
+    CHECK(send("203.0.113.9", "evil.example.net", answered, 3602) == 1);  // an hour later
 }

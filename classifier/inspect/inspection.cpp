@@ -1,0 +1,312 @@
+// classifier/inspect/inspection.cpp
+// SPDX-License-Identifier: Apache-2.0
+#include "classifier/inspect/inspection.h"
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+
+#include "classifier/inspect/dns.h"
+#include "classifier/table_platform.h"
+
+namespace egresswatch::inspect {
+
+namespace {
+
+constexpr std::uint8_t proto_tcp = 6;
+constexpr std::uint16_t port_dns = 53;
+constexpr std::uint16_t no_such_name = 3;  // RFC 1035 section 4.1.1
+
+std::uint64_t random_seed() {
+    std::random_device random;
+    return static_cast<std::uint64_t>(random()) << 32 | random();
+}
+
+bool is_dns(const datapath::flow_key& key) noexcept {
+    return datapath::host16(key.remote_port) == port_dns || datapath::host16(key.local_port) == port_dns;
+}
+
+PayloadPacket packet_of(const PayloadSample& sample) noexcept {
+    const bool leaves = sample.direction == datapath::DIRECTION_OUT;
+    PayloadPacket out;
+    out.direction = sample.direction;
+    out.l4_proto = sample.key.l4_proto;
+    out.tcp_flags = sample.tcp_flags;
+    out.tcp_sequence = sample.tcp_sequence;
+    out.source_port = datapath::host16(leaves ? sample.key.local_port : sample.key.remote_port);
+    out.destination_port = datapath::host16(leaves ? sample.key.remote_port : sample.key.local_port);
+    if (sample.initiator == datapath::INITIATOR_LOCAL) out.client = datapath::DIRECTION_OUT;
+    if (sample.initiator == datapath::INITIATOR_REMOTE) out.client = datapath::DIRECTION_IN;
+    out.payload = sample.payload;
+    return out;
+}
+
+template <std::size_t Size>
+std::string text_of(const std::optional<std::array<char, Size>>& fingerprint) {
+    return fingerprint ? std::string(fingerprint->data(), Size) : std::string();
+}
+
+class Learner final : public DnsBindings {
+public:
+    Learner(NameCache& cache, Timestamp at) noexcept : cache_(cache), at_(at) {}
+    void on_binding(std::string_view asked, const Address& address, std::uint32_t ttl_s) noexcept override {
+        cache_.learn(asked, address, ttl_s, at_);
+    }
+    void on_no_address(std::string_view asked, std::uint16_t rcode) noexcept override {
+        // A name without an address of one family may well have one of the other.
+        if (rcode == no_such_name) cache_.learn_denied(asked, at_);
+    }
+
+private:
+    NameCache& cache_;
+    Timestamp at_;
+};
+
+}  // namespace
+
+struct Inspection::Work {
+    datapath::flow_key key{};
+    FlowInspector inspector;
+    unsigned packets = 0;
+};
+
+struct Inspection::DnsStream {
+    datapath::flow_key key{};
+    std::array<StreamHead, datapath::DIRECTION_COUNT> heads;
+    std::array<std::size_t, datapath::DIRECTION_COUNT> read{};  // bytes of whole messages taken out
+};
+
+std::string_view name_source_name(NameSource source) noexcept {
+    constexpr std::array<std::string_view, 4> names{"", "sni", "http", "dns"};
+    return names[static_cast<std::size_t>(source)];
+}
+
+std::size_t Inspection::HashKey::operator()(const datapath::flow_key& key) const noexcept {
+    return datapath::flow_hash(&key, seed);
+}
+
+bool Inspection::EqualKey::operator()(const datapath::flow_key& a,
+                                      const datapath::flow_key& b) const noexcept {
+    return datapath::flow_key_equal(&a, &b) != 0;
+}
+
+Inspection::Inspection() : flows_(0, HashKey{random_seed()}), stream_of_(0, HashKey{random_seed()}) {}
+Inspection::~Inspection() = default;
+
+bool Inspection::on_payload(const PayloadSample& sample, QuestionSink& questions) {
+    ++counters_.samples;
+    if (is_dns(sample.key)) {
+        if (sample.key.l4_proto == proto_tcp)
+            read_dns_stream(sample, questions);
+        else
+            read_dns(sample, questions);
+        return true;
+    }
+    return sample.tracked && inspect(sample);
+}
+
+// ------------------------------------------------------------------------------------------------ flows
+
+// Null: there are too many.
+Inspection::Flow* Inspection::flow_of(const datapath::flow_key& key) {
+    if (flows_.size() >= flows_max && !flows_.contains(key)) {
+        ++counters_.flows_full;
+        return nullptr;
+    }
+    const auto [flow, is_new] = flows_.try_emplace(key);
+    if (is_new) flow->second.work = work_.end();
+    return &flow->second;
+}
+
+Inspection::WorkList::iterator Inspection::take_work(const datapath::flow_key& key) {
+    if (!idle_.empty()) {
+        work_.splice(work_.end(), idle_, idle_.begin());
+    } else if (work_.size() < inspectors_max) {
+        work_.push_back(std::make_unique<Work>());
+    } else {
+        ++counters_.inspectors_evicted;
+        if (const auto loser = flows_.find(work_.front()->key); loser != flows_.end()) {
+            loser->second.work = work_.end();
+            loser->second.given_up = true;
+        }
+        work_.splice(work_.end(), work_, work_.begin());
+    }
+    const auto work = std::prev(work_.end());
+    (*work)->key = key;
+    (*work)->packets = 0;
+    (*work)->inspector.clear();
+    return work;
+}
+
+void Inspection::give_back(WorkList::iterator work) noexcept {
+    idle_.splice(idle_.end(), work_, work);
+}
+
+bool Inspection::inspect(const PayloadSample& sample) {
+    const auto known = flows_.find(sample.key);
+    if (known != flows_.end() && known->second.given_up) return false;
+    const bool under_way = known != flows_.end() && known->second.work != work_.end();
+    const auto work = under_way ? known->second.work : take_work(sample.key);
+    if (under_way) work_.splice(work_.end(), work_, work);
+    FlowInspector& inspector = (*work)->inspector;
+    const bool changed = inspector.add(packet_of(sample), decryptor_);
+    const bool recognised = inspector.facts().protocol != Protocol::unknown;
+    const bool is_tcp = sample.key.l4_proto == proto_tcp;
+    const bool hopeless = is_tcp && !recognised && ++(*work)->packets >= unknown_packets_max;
+    // A datagram of no known protocol leaves nothing behind: the next one is looked at afresh.
+    if (!is_tcp && !recognised) {
+        give_back(work);
+        return true;
+    }
+    Flow* flow = known != flows_.end() ? &known->second : flow_of(sample.key);
+    if (flow == nullptr) {
+        give_back(work);
+        return false;
+    }
+    flow->work = work;
+    if (changed) keep(*flow, inspector.facts());
+    if (!inspector.done() && !hopeless) return true;
+    give_back(work);
+    flow->work = work_.end();
+    flow->given_up = true;
+    if (!recognised) flows_.erase(sample.key);  // the engine remembers that there is nothing to hear
+    return false;
+}
+
+void Inspection::keep(Flow& flow, const FlowFacts& facts) {
+    flow.protocol = facts.protocol;
+    if (!flow.facts && facts.name.empty() && !facts.ja4 && facts.banner_client.empty() &&
+        facts.banner_server.empty() && facts.http_method.empty() && facts.tls_version == 0)
+        return;  // the protocol is all there is
+    if (!flow.facts) flow.facts = std::make_unique<KeptFacts>();
+    KeptFacts& kept = *flow.facts;
+    if (kept.name.empty() && !facts.name.empty()) ++counters_.flows_named;
+    kept.name_source = facts.name_source;
+    kept.hidden = facts.hidden;
+    kept.tls_version = facts.tls_version;
+    kept.name = facts.name.view();
+    kept.alpn = facts.alpn.view();
+    kept.certificate = facts.certificate.view();
+    kept.ja4 = text_of(facts.ja4);
+    kept.http_method = facts.http_method.view();
+    kept.user_agent = facts.user_agent.view();
+    kept.banner_client = facts.banner_client.view();
+    kept.banner_server = facts.banner_server.view();
+    kept.hassh_client = text_of(facts.hassh_client);
+    kept.hassh_server = text_of(facts.hassh_server);
+}
+
+void Inspection::forget(const datapath::flow_key& key) noexcept {
+    if (const auto flow = flows_.find(key); flow != flows_.end()) {
+        if (flow->second.work != work_.end()) give_back(flow->second.work);
+        flows_.erase(flow);
+    }
+    if (stream_of_.empty()) return;
+    if (const auto stream = stream_of_.find(key); stream != stream_of_.end()) {
+        streams_.erase(stream->second);
+        stream_of_.erase(stream);
+    }
+}
+
+FlowNames Inspection::names_of(const FlowUpdate& update) const {
+    FlowNames out;
+    if (const auto flow = flows_.find(update.key); flow != flows_.end()) {
+        out.protocol = flow->second.protocol;
+        out.facts = flow->second.facts.get();
+    } else {
+        out.protocol = recognise_ip(update.key.l4_proto);
+    }
+    const Address remote = update.remote();
+    out.answered_count = cache_.names_of(remote, update.first_seen, out.answered);
+    out.names_local = update.initiator == datapath::INITIATOR_REMOTE;
+    const bool said = out.facts != nullptr && !out.facts->name.empty() && !out.names_local;
+    if (!said) {
+        if (out.answered_count == 0) return out;
+        out.source = NameSource::dns;
+        out.name = out.answered[out.answered_count - 1];
+        return out;
+    }
+    out.source = out.facts->name_source;
+    out.name = out.facts->name;
+    if (const auto literal = Address::parse(out.name))
+        out.contradiction = *literal != remote;
+    else if (out.answered_count != 0)
+        out.contradiction = std::ranges::find(out.dns(), out.name) == out.dns().end();
+    else
+        out.contradiction = cache_.is_denied(out.name, update.last_seen);
+    return out;
+}
+
+// ------------------------------------------------------------------------------------------------ DNS
+
+void Inspection::read_message(ByteSpan message, const PayloadSample& sample, QuestionSink& questions) {
+    ++counters_.dns_messages;
+    DnsReader reader(message);
+    const bool answers = reader.header().response;
+    const bool from_server = sample.direction == datapath::DIRECTION_IN
+                                 ? datapath::host16(sample.key.remote_port) == port_dns
+                                 : datapath::host16(sample.key.local_port) == port_dns;
+    bool good = reader.ok() && reader.header().opcode == 0;
+    if (good && !answers && !from_server && sample.direction == datapath::DIRECTION_OUT) {
+        DnsQuestion question;
+        while (reader.next(question)) questions.on_question(sample, question.name.text());
+        good = reader.ok();
+    } else if (good && answers && from_server && sample.direction == datapath::DIRECTION_IN) {
+        Learner learner(cache_, sample.at);
+        good = read_bindings(message, learner);
+    }
+    counters_.dns_unreadable += good ? 0 : 1;
+    if (!good || !sample.tracked) return;
+    if (Flow* flow = flow_of(sample.key)) {
+        flow->protocol = Protocol::dns;
+        flow->given_up = true;
+    }
+}
+
+void Inspection::read_dns(const PayloadSample& sample, QuestionSink& questions) {
+    read_message(sample.payload, sample, questions);
+}
+
+void Inspection::read_dns_stream(const PayloadSample& sample, QuestionSink& questions) {
+    const auto known = stream_of_.find(sample.key);
+    StreamList::iterator place;
+    if (known != stream_of_.end()) {
+        place = known->second;
+        streams_.splice(streams_.end(), streams_, place);
+    } else {
+        if (streams_.size() >= dns_streams_max) {
+            ++counters_.streams_evicted;
+            stream_of_.erase(streams_.front()->key);
+            streams_.pop_front();
+        }
+        streams_.push_back(std::make_unique<DnsStream>());
+        place = std::prev(streams_.end());
+        (*place)->key = sample.key;
+        stream_of_.emplace(sample.key, place);
+    }
+    StreamHead& head = (*place)->heads[sample.direction];
+    std::size_t& read = (*place)->read[sample.direction];
+    head.add(sample.tcp_sequence, (sample.tcp_flags & datapath::TCP_SYN) != 0, sample.payload);
+    Bytes stream(head.prefix().subspan(std::min(read, head.prefix().size())));
+    while (stream.left() > 2) {
+        const std::size_t before = stream.left();
+        const ByteSpan message = stream.vector16();
+        if (!stream.ok()) break;
+        read += before - stream.left();
+        read_message(message, sample, questions);
+    }
+    // Between two messages nothing has to be kept, and there is room for the next ones again.
+    if (read == head.prefix().size()) {
+        head.clear();
+        read = 0;
+    }
+}
+
+InspectionCounters Inspection::counters() const noexcept {
+    InspectionCounters out = counters_;
+    out.flows = flows_.size();
+    out.names = cache_.counters();
+    return out;
+}
+
+}  // namespace egresswatch::inspect

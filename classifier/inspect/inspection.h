@@ -1,0 +1,147 @@
+// classifier/inspect/inspection.h - payload samples in, names of flows out: what user space does with both.
+//
+// In:      PayloadSamples of an engine, in the order of capture.
+// Out:     for each flow its protocol, its name and who says so, fingerprints; questions asked of name
+//          servers. Names and fingerprints only: no payload outlives the call.
+// Clock:   packet time.
+// Limits:  the constants below; what is beyond them is counted, and its flows stay without names.
+// Memory:  an inspector 50 KB, made when needed: 13 MB; a flow with names about 500 B, one of which only the
+//          protocol is known 90: 60 MB at the most; streams of DNS over TCP 2 MB; names 7 MB.
+// Threads: one owner.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "classifier/flow_update.h"
+#include "classifier/inspect/flow_inspector.h"
+#include "classifier/inspect/name_cache.h"
+#include "classifier/payload_sample.h"
+
+namespace egresswatch::inspect {
+
+// What stays of a flow's FlowFacts: texts of their own length.
+struct KeptFacts {
+    NameSource name_source = NameSource::none;  // none, sni or http
+    HiddenName hidden = HiddenName::none;
+    std::uint16_t tls_version = 0;
+    std::string name, alpn, certificate, ja4;
+    std::string http_method, user_agent;
+    std::string banner_client, banner_server, hassh_client, hassh_server;
+};
+
+// All that is known of a flow by name. Views: they hold until the inspection hears or forgets something.
+struct FlowNames {
+    Protocol protocol = Protocol::unknown;
+    NameSource source = NameSource::none;
+    std::string_view
+        name;  // said by the client (TLS, QUIC or HTTP), else the newest that DNS gave the address
+    // What the client says is none of the names that DNS gave the address; or DNS says that there is no such
+    // name; or it is another address.
+    bool contradiction = false;
+    // The remote end connected: what it says (TLS, HTTP) is a name of this host, and none of its own.
+    bool names_local = false;
+    NameCache::Names answered{};
+    std::size_t answered_count = 0;
+    const KeptFacts* facts = nullptr;  // null: the flow's payload has said nothing
+
+    [[nodiscard]] std::span<const std::string_view> dns() const noexcept {
+        return std::span(answered).first(answered_count);
+    }
+    [[nodiscard]] std::string_view said(NameSource by) const noexcept {
+        return facts != nullptr && facts->name_source == by ? std::string_view(facts->name)
+                                                            : std::string_view();
+    }
+    [[nodiscard]] bool any() const noexcept {
+        return protocol != Protocol::unknown || facts != nullptr || answered_count != 0;
+    }
+};
+
+// "sni", "http", "dns"; empty for none.
+[[nodiscard]] std::string_view name_source_name(NameSource source) noexcept;
+
+// Receives what this host asks of name servers.
+class QuestionSink {
+public:
+    virtual ~QuestionSink() = default;
+    // `sample`: the packet of the question. `name`: small letters, no dot at the end.
+    virtual void on_question(const PayloadSample& sample, std::string_view name) noexcept = 0;
+};
+
+struct InspectionCounters {
+    std::uint64_t samples = 0;
+    std::uint64_t flows_named = 0;         // that said a name, ever
+    std::uint64_t flows_full = 0;          // flows_max reached: nothing was kept of a flow
+    std::uint64_t inspectors_evicted = 0;  // flows given up for another: inspectors_max
+    std::uint64_t streams_evicted = 0;     // DNS over TCP, likewise: dns_streams_max
+    std::uint64_t dns_messages = 0;
+    std::uint64_t dns_unreadable = 0;  // at port 53, and no DNS or cut
+    std::size_t flows = 0;             // remembered now
+    NameCacheCounters names;
+};
+
+class Inspection {
+public:
+    static constexpr std::size_t inspectors_max = 256;  // flows that are put together at a time
+    static constexpr std::size_t flows_max = 131072;    // whose facts are kept
+    static constexpr std::size_t dns_streams_max = 64;
+    // Payload packets of a TCP flow after which it is given up when no protocol was recognised.
+    static constexpr unsigned unknown_packets_max = 6;
+
+    Inspection();
+    ~Inspection();
+    // True: more of this flow's payload may say more.
+    bool on_payload(const PayloadSample& sample, QuestionSink& questions);
+    [[nodiscard]] FlowNames names_of(const FlowUpdate& flow) const;
+    // The flow has ended.
+    void forget(const datapath::flow_key& key) noexcept;
+    // Nothing has been heard: no flow has a name.
+    [[nodiscard]] bool silent() const noexcept { return flows_.empty() && cache_.empty(); }
+    [[nodiscard]] InspectionCounters counters() const noexcept;
+
+private:
+    struct Work;       // a flow that is being put together
+    struct DnsStream;  // both directions of DNS over TCP
+    using WorkList = std::list<std::unique_ptr<Work>>;
+    using StreamList = std::list<std::unique_ptr<DnsStream>>;
+    struct Flow {
+        Protocol protocol = Protocol::unknown;
+        bool given_up = false;
+        std::unique_ptr<KeptFacts> facts;
+        WorkList::iterator work;  // end(): none
+    };
+    struct HashKey {
+        std::uint64_t seed;
+        std::size_t operator()(const datapath::flow_key& key) const noexcept;
+    };
+    struct EqualKey {
+        bool operator()(const datapath::flow_key& a, const datapath::flow_key& b) const noexcept;
+    };
+    using Flows = std::unordered_map<datapath::flow_key, Flow, HashKey, EqualKey>;
+
+    bool inspect(const PayloadSample& sample);
+    [[nodiscard]] Flow* flow_of(const datapath::flow_key& key);
+    [[nodiscard]] WorkList::iterator take_work(const datapath::flow_key& key);
+    void give_back(WorkList::iterator work) noexcept;
+    void keep(Flow& flow, const FlowFacts& facts);
+    void read_dns(const PayloadSample& sample, QuestionSink& questions);
+    void read_dns_stream(const PayloadSample& sample, QuestionSink& questions);
+    void read_message(ByteSpan message, const PayloadSample& sample, QuestionSink& questions);
+
+    Flows flows_;
+    WorkList work_, idle_;  // oldest use first
+    StreamList streams_;    // likewise
+    std::unordered_map<datapath::flow_key, StreamList::iterator, HashKey, EqualKey> stream_of_;
+    NameCache cache_;
+    QuicDecryptor decryptor_;
+    InspectionCounters counters_;
+};
+
+}  // namespace egresswatch::inspect

@@ -1,0 +1,273 @@
+// tests/unit/classifier/inspect_inspection_test.cpp - names of flows: who says them, for how long, within
+// which limits. SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "classifier/inspect/inspection.h"
+#include "tests/support/catch.h"
+
+namespace {
+
+using namespace egresswatch;
+using namespace egresswatch::inspect;
+using Octets = std::vector<std::uint8_t>;
+
+Timestamp at(std::int64_t seconds) {
+    return Timestamp(std::chrono::seconds(1'700'000'000 + seconds));
+}
+
+Address address(std::string_view text) {
+    return *Address::parse(text);
+}
+
+datapath::flow_key key_of(std::string_view remote, std::uint16_t port, std::uint16_t local_port = 50000,
+                          std::uint8_t l4_proto = 6) {
+    datapath::flow_key key{};
+    std::memcpy(key.local_addr, address("10.0.0.5").bytes.data(), 16);
+    std::memcpy(key.remote_addr, address(remote).bytes.data(), 16);
+    key.local_port = datapath::host16(local_port);
+    key.remote_port = datapath::host16(port);
+    key.l4_proto = l4_proto;
+    return key;
+}
+
+FlowUpdate update_of(const datapath::flow_key& key, Timestamp seen) {
+    FlowUpdate out;
+    out.key = key;
+    out.first_seen = out.last_seen = seen;
+    out.initiator = datapath::INITIATOR_LOCAL;
+    return out;
+}
+
+void put16(Octets& out, std::size_t value) {
+    out.push_back(static_cast<std::uint8_t>(value >> 8));
+    out.push_back(static_cast<std::uint8_t>(value));
+}
+
+void put_name(Octets& out, std::string_view name) {
+    while (!name.empty()) {
+        const std::string_view label = name.substr(0, name.find('.'));
+        out.push_back(static_cast<std::uint8_t>(label.size()));
+        out.insert(out.end(), label.begin(), label.end());
+        name.remove_prefix(std::min(name.size(), label.size() + 1));
+    }
+    out.push_back(0);
+}
+
+// RFC 1035 section 4.1, one question for an A record.
+Octets dns(std::string_view name, std::uint16_t flags, std::string_view answer = {}, std::uint32_t ttl = 60) {
+    Octets out;
+    put16(out, 4711);
+    put16(out, flags);
+    put16(out, 1);
+    put16(out, answer.empty() ? 0 : 1);
+    put16(out, 0);
+    put16(out, 0);
+    put_name(out, name);
+    put16(out, 1);
+    put16(out, 1);
+    if (answer.empty()) return out;
+    put16(out, 0xc00c);
+    put16(out, 1);
+    put16(out, 1);
+    put16(out, ttl >> 16);
+    put16(out, ttl);
+    put16(out, 4);
+    const Address to = address(answer);
+    out.insert(out.end(), to.bytes.begin() + 12, to.bytes.end());
+    return out;
+}
+constexpr std::uint16_t question = 0x0100, response = 0x8180, no_such_name = 0x8183;
+
+struct Bench final : QuestionSink {
+    Inspection inspection;
+    std::vector<std::string> asked;
+
+    void on_question(const PayloadSample&, std::string_view name) noexcept override {
+        asked.emplace_back(name);
+    }
+    bool give(const datapath::flow_key& key, datapath::direction direction, const Octets& payload,
+              Timestamp when, std::uint32_t sequence = 1000) {
+        PayloadSample sample;
+        sample.key = key;
+        sample.tracked = true;
+        sample.direction = direction;
+        sample.initiator = datapath::INITIATOR_LOCAL;
+        sample.tcp_sequence = sequence;
+        sample.at = when;
+        sample.payload = payload;
+        return inspection.on_payload(sample, *this);
+    }
+    void answer(std::string_view name, std::string_view remote, Timestamp when, std::uint32_t ttl = 60) {
+        give(key_of("10.0.0.1", 53, 40000, 17), datapath::DIRECTION_IN, dns(name, response, remote, ttl),
+             when);
+    }
+    bool request(const datapath::flow_key& key, std::string_view host, Timestamp when) {
+        const std::string text = "GET / HTTP/1.1\r\nHost: " + std::string(host) + "\r\nUser-Agent: x\r\n\r\n";
+        return give(key, datapath::DIRECTION_OUT, {text.begin(), text.end()}, when);
+    }
+};
+
+}  // namespace
+
+TEST_CASE("a flow is called what DNS called its address, until its client says a name", "[inspect][names]") {
+    Bench bench;
+    const auto key = key_of("203.0.113.9", 80);
+    CHECK(bench.inspection.silent());
+    bench.answer("www.example.org", "203.0.113.9", at(0));
+    FlowNames names = bench.inspection.names_of(update_of(key, at(1)));
+    CHECK(names.name == "www.example.org");
+    CHECK(names.source == NameSource::dns);
+    CHECK(names.protocol == Protocol::unknown);
+    CHECK_FALSE(bench.request(key, "WWW.example.org", at(2)));  // all there is to hear
+    names = bench.inspection.names_of(update_of(key, at(2)));
+    CHECK(names.name == "www.example.org");
+    CHECK(names.source == NameSource::http);
+    CHECK(names.protocol == Protocol::http);
+    CHECK_FALSE(names.contradiction);
+    const auto other = key_of("203.0.113.9", 80, 50001);
+    bench.request(other, "evil.example.net", at(2));
+    names = bench.inspection.names_of(update_of(other, at(2)));
+    CHECK(names.name == "evil.example.net");
+    CHECK(names.contradiction);
+    bench.inspection.forget(other);
+    names = bench.inspection.names_of(update_of(other, at(3)));
+    CHECK(names.name == "www.example.org");
+}
+
+TEST_CASE("a name that the remote end says is not the remote end's", "[inspect][names]") {
+    Bench bench;
+    const auto key = key_of("203.0.113.9", 50000, 80);
+    bench.request(key, "www.example.org", at(0));
+    FlowUpdate update = update_of(key, at(0));
+    update.initiator = datapath::INITIATOR_REMOTE;
+    const FlowNames names = bench.inspection.names_of(update);
+    CHECK(names.name.empty());
+    CHECK(names.names_local);
+    CHECK(names.said(NameSource::http) == "www.example.org");
+}
+
+TEST_CASE("an address keeps all names that it was given, the newest last, for their time",
+          "[inspect][names]") {
+    Bench bench;
+    bench.answer("a.example.org", "203.0.113.9", at(0), 60);
+    bench.answer("b.example.org", "203.0.113.9", at(10), 7200);
+    bench.answer("a.example.org", "203.0.113.9", at(20), 60);
+    const auto key = key_of("203.0.113.9", 443);
+    FlowNames names = bench.inspection.names_of(update_of(key, at(30)));
+    REQUIRE(names.answered_count == 2);
+    CHECK(names.dns()[0] == "b.example.org");
+    CHECK(names.name == "a.example.org");
+    const auto kept = std::chrono::duration_cast<std::chrono::seconds>(NameCache::kept_after_ttl).count();
+    CHECK(bench.inspection.names_of(update_of(key, at(20 + 60 + kept))).answered_count == 2);
+    CHECK(bench.inspection.names_of(update_of(key, at(20 + 60 + kept + 1))).name == "b.example.org");
+    CHECK(bench.inspection.names_of(update_of(key, at(10 + 7200 + kept + 1))).answered_count == 0);
+}
+
+TEST_CASE("a name that does not exist contradicts a client that says it", "[inspect][names]") {
+    Bench bench;
+    const auto resolver = key_of("10.0.0.1", 53, 40000, 17);
+    bench.give(resolver, datapath::DIRECTION_IN, dns("gone.example.org", no_such_name), at(0));
+    const auto key = key_of("203.0.113.9", 80);
+    bench.request(key, "gone.example.org", at(1));
+    CHECK(bench.inspection.names_of(update_of(key, at(1))).contradiction);
+    CHECK_FALSE(bench.inspection.names_of(update_of(key, at(1 + 301))).contradiction);
+    bench.answer("gone.example.org", "203.0.113.10", at(2));  // now it does: at another address, of which
+    CHECK_FALSE(bench.inspection.names_of(update_of(key, at(3))).contradiction);  // this one knows nothing
+    CHECK(bench.inspection.counters().names.denied == 1);
+}
+
+TEST_CASE("questions are told, answers bind, and neither the other way round", "[inspect][names]") {
+    Bench bench;
+    const auto resolver = key_of("10.0.0.1", 53, 40000, 17);
+    bench.give(resolver, datapath::DIRECTION_OUT, dns("A.example.org", question), at(0));
+    CHECK(bench.asked == std::vector<std::string>{"a.example.org"});
+    // We are the server: the question is another's, the answer our own.
+    datapath::flow_key served = key_of("10.0.0.7", 40000, 53, 17);
+    bench.give(served, datapath::DIRECTION_IN, dns("b.example.org", question), at(0));
+    bench.give(served, datapath::DIRECTION_OUT, dns("b.example.org", response, "203.0.113.9"), at(0));
+    CHECK(bench.asked.size() == 1);
+    CHECK(bench.inspection.counters().names.bindings == 0);
+    CHECK(bench.inspection.counters().dns_messages == 3);
+    CHECK(bench.inspection.counters().dns_unreadable == 0);
+    bench.give(resolver, datapath::DIRECTION_IN, {1, 2, 3}, at(0));
+    CHECK(bench.inspection.counters().dns_unreadable == 1);
+}
+
+TEST_CASE("DNS over TCP is put together, message after message, beyond what is kept of a stream",
+          "[inspect][names]") {
+    Bench bench;
+    const auto resolver = key_of("10.0.0.1", 53, 40000, 6);
+    std::uint32_t sequence = 77;
+    const auto send = [&](const Octets& bytes) {
+        bench.give(resolver, datapath::DIRECTION_IN, bytes, at(0), sequence);
+        sequence += static_cast<std::uint32_t>(bytes.size());
+    };
+    for (int i = 0; i < 400; ++i) {  // 26 KB; Assembler::bytes_max is 16 KiB
+        Octets message;
+        const Octets body = dns("host" + std::to_string(i) + ".example.org", response,
+                                "203.0." + std::to_string(i / 200) + "." + std::to_string(i % 200));
+        put16(message, body.size());
+        message.insert(message.end(), body.begin(), body.end());
+        send({message.begin(), message.begin() + 20});
+        send({message.begin() + 20, message.end()});
+    }
+    CHECK(bench.inspection.counters().names.bindings == 400);
+    CHECK(bench.inspection.counters().dns_unreadable == 0);
+}
+
+TEST_CASE("limits of names are kept and counted", "[inspect][names]") {
+    NameCache cache;
+    NameCache::Names names;
+    for (int i = 0; i < 20; ++i)
+        cache.learn("n" + std::to_string(i) + ".example.org", address("203.0.113.9"), 60, at(i));
+    REQUIRE(cache.names_of(address("203.0.113.9"), at(20), names) == NameCache::names_of_address_max);
+    CHECK(names.front() == "n4.example.org");
+    CHECK(cache.counters().evicted == 4);
+    for (std::uint32_t i = 0; i < NameCache::bindings_max + 10; ++i)
+        cache.learn("m.example.org", Address::from_ipv4(0x0a000000 + i), 60, at(30));
+    CHECK(cache.counters().bindings == NameCache::bindings_max);
+    CHECK(cache.names_of(address("203.0.113.9"), at(30), names) == 0);
+    CHECK(cache.counters().evicted == 4 + 16 + 10);
+    for (std::size_t i = 0; i < NameCache::denied_max + 1; ++i)
+        cache.learn_denied("x" + std::to_string(i) + ".example.org", at(30));
+    CHECK_FALSE(cache.is_denied("x0.example.org", at(30)));
+    CHECK(cache.is_denied("x1.example.org", at(30)));
+}
+
+TEST_CASE("more flows than are put together at a time give up the one quiet longest, and count it",
+          "[inspect][names]") {
+    Bench bench;
+    const std::string half = "GET / HTTP/1.1\r\nHost: a.exam";
+    const std::string rest = "ple.org\r\n\r\n";
+    const auto key = [](std::size_t i) {
+        return key_of("203.0.113.9", 80, static_cast<std::uint16_t>(20000 + i));
+    };
+    const std::size_t flows = Inspection::inspectors_max + 1;
+    for (std::size_t i = 0; i < flows; ++i)
+        CHECK(bench.give(key(i), datapath::DIRECTION_OUT, {half.begin(), half.end()}, at(0), 1));
+    CHECK(bench.inspection.counters().inspectors_evicted == 1);
+    const auto next = static_cast<std::uint32_t>(1 + half.size());
+    for (std::size_t i = 0; i < flows; ++i)
+        bench.give(key(i), datapath::DIRECTION_OUT, {rest.begin(), rest.end()}, at(0), next);
+    CHECK(bench.inspection.names_of(update_of(key(0), at(0))).name.empty());
+    CHECK(bench.inspection.names_of(update_of(key(1), at(0))).name == "a.example.org");
+    CHECK(bench.inspection.counters().flows_named == flows - 1);
+}
+
+TEST_CASE("a flow that says nothing is given up, and nothing of it is kept", "[inspect][names]") {
+    Bench bench;
+    const auto key = key_of("203.0.113.9", 4444);
+    std::uint32_t sequence = 1;
+    unsigned packets = 0;
+    while (bench.give(key, datapath::DIRECTION_OUT, Octets(100, 0xee), at(0), sequence)) {
+        sequence += 100;
+        REQUIRE(++packets < 50);
+    }
+    CHECK(packets + 1 == Inspection::unknown_packets_max);
+    CHECK(bench.inspection.counters().flows == 0);
+    // A datagram leaves nothing at all.
+    CHECK(bench.give(key_of("203.0.113.9", 4444, 1, 17), datapath::DIRECTION_OUT, Octets(100, 0xee), at(0)));
+    CHECK(bench.inspection.counters().flows == 0);
+}
