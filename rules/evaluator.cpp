@@ -278,7 +278,9 @@ void Evaluator::observe(const NameObservation& seen, const ClassInfo& info, Time
     ++state.counters.updates;
     state.reached = std::max(state.reached, sane(now));
     const Plan::OfClass& of_class = state.plan.of_class(seen.flow.key.class_id, info);
-    Subject flow = state.subject(seen.flow, info, std::min(sane(seen.at), state.reached), facts);
+    FlowFacts known = facts;
+    known.app = "dns";
+    Subject flow = state.subject(seen.flow, info, std::min(sane(seen.at), state.reached), known);
     flow.name = seen.name;
     const int entry = state.covering_entry(of_class, flow);
     flow.allowed = entry >= 0;

@@ -77,12 +77,19 @@ std::vector<Json> one_of_each_kind() {
     const auto origin = sample_origin();
     auto remote_first = sample_finding("2001:db8:77::9");
     remote_first.flow.initiator = datapath::INITIATOR_REMOTE;
+    Json named = records::finding_record(origin, sample_finding());
+    named["flow"].update({{"name", "a.example.org"},
+                          {"name_source", "sni"},
+                          {"app", "tls"},
+                          {"tls", {{"version", "1.3"}, {"alpn", "h2"}}},
+                          {"http", {{"method", "GET"}, {"user_agent", "curl/7.88.1"}}}});
     records::Gap gap;
     gap.reason = "retention";
     gap.first_seq = 3;
     gap.last_seq = 9;
     return {stored(records::finding_record(origin, sample_finding())),
             stored(records::finding_record(origin, remote_first)),
+            stored(std::move(named)),
             stored(records::genesis_record(origin, "web1", "", "")),
             stored(records::stop_record(origin, "signal")),
             stored(records::gap_record(origin, gap)),
