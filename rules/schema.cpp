@@ -464,7 +464,8 @@ std::string_view form_name(Form form) noexcept {
 }
 
 bool in_this_version(Source source) noexcept {
-    return source == Source::given || source == Source::asn_data || source == Source::names;
+    return source == Source::given || source == Source::asn_data || source == Source::names ||
+           source == Source::process;
 }
 
 std::string manual_fields() {

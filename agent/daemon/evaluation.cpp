@@ -9,6 +9,9 @@
 #include <string_view>
 #include <utility>
 
+#include "agent/sender.h"
+#include "capture/senders.h"
+
 namespace egresswatch::daemon {
 
 std::size_t Evaluation::KeyHash::operator()(const datapath::flow_key& key) const noexcept {
@@ -66,8 +69,20 @@ void Evaluation::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp 
 }
 
 const inspect::FlowNames* Evaluation::Known::names() {
-    if (!named_ && !inspection_.silent()) named_.emplace(inspection_, update_);
+    if (!named_ && !of_.inspection_.silent()) named_.emplace(of_.inspection_, update_);
     return named_ ? named_->names() : nullptr;
+}
+
+void Evaluation::Known::add_sender() {
+    if (of_.senders_ == nullptr) return;
+    sender_ = of_.senders_->sender_of(update_);
+    process_ = of_.senders_->process_of(sender_);
+    add_process_facts(process_, facts);
+}
+
+void Evaluation::Known::add_to(records::Json& record) {
+    records::name_record(record, names(), of_.privacy_);
+    if (of_.senders_ != nullptr) add_sender_members(record, sender_, process_);
 }
 
 bool Evaluation::on_payload(const PayloadSample& sample) noexcept {
@@ -82,11 +97,11 @@ void Evaluation::on_question(const PayloadSample& sample, std::string_view name)
     write_findings(nullptr);
 }
 
-void Evaluation::write_findings(const inspect::FlowNames* names) {
+void Evaluation::write_findings(Known* known) {
     for (const auto& finding : findings_) {
         counters_.findings++;
         records::Json record = records::finding_record(writer_.origin(), finding);
-        records::name_record(record, names, privacy_);
+        if (known != nullptr && finding.has_flow) known->add_to(record);
         writer_.write(std::move(record));
     }
 }
@@ -94,12 +109,13 @@ void Evaluation::write_findings(const inspect::FlowNames* names) {
 void Evaluation::evaluate(const FlowUpdate& update, Timestamp now) {
     counters_.updates++;
     const ClassInfo& info = state_->table->class_info(update.key.class_id);
-    Known known(inspection_, update);
+    Known known(*this, update);
+    known.add_sender();
     if (evaluator_.wants_names()) known.add_names();
     findings_.clear();
     const std::uint64_t missing = evaluator_.evaluate(update, info, now, findings_, known.facts);
     // Before anything else is done with this update: the alert is what somebody waits for.
-    if (!findings_.empty()) write_findings(known.names());
+    if (!findings_.empty()) write_findings(&known);
     if (info.kind != datapath::KIND_OUTSIDE && info.kind != datapath::KIND_UNKNOWN) return;
     if (update.reason != UpdateReason::ended) ask_for_threshold(update, missing);
     if (observation_) add_to_observation(update, info, now, known);
@@ -119,7 +135,9 @@ std::optional<Observation> Evaluation::take_observation() {
 void Evaluation::add_to_observation(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
                                     Known& known) {
     if (update.delta.bytes_out == 0 || evaluator_.allowed_by(update, info, now, known.facts) >= 0) return;
-    observation_->add(Observation::flow_of(update, info, update.delta));
+    Observation::Flow flow = Observation::flow_of(update, info, update.delta);
+    flow.process = known.facts.executable;
+    observation_->add(flow);
 }
 
 void Evaluation::ask_for_threshold(const FlowUpdate& update, std::uint64_t missing) {
@@ -139,7 +157,7 @@ void Evaluation::record_flow(const FlowUpdate& update, const ClassInfo& info, Ti
     counters_.flow_records++;
     const rules::Decision decision = evaluator_.decide(update, info, now, known.facts);
     records::Json record = records::flow_record(writer_.origin(), update, info, &decision);
-    records::name_record(record, known.names(), privacy_);
+    known.add_to(record);
     writer_.write(std::move(record));
 }
 

@@ -26,6 +26,7 @@
 #include "agent/naming.h"
 #include "agent/observation.h"
 #include "capture/engine.h"
+#include "capture/senders.h"
 #include "classifier/flow_update.h"
 #include "rules/evaluator.h"
 
@@ -50,7 +51,10 @@ public:
     Evaluation(const Evaluation&) = delete;
     Evaluation& operator=(const Evaluation&) = delete;
 
-    void set_engine(capture::Engine* engine) noexcept { engine_ = engine; }
+    void set_engine(capture::Engine* engine) noexcept {
+        engine_ = engine;
+        senders_ = dynamic_cast<capture::SenderSource*>(engine);
+    }
     void replace_state(std::shared_ptr<const PolicyState> state);
     void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept override;
     bool on_payload(const PayloadSample& sample) noexcept override;
@@ -75,25 +79,28 @@ private:
     };
 
     // What is known of one flow while it is evaluated. Names are looked for when something asks: the policy,
-    // a finding, a record.
+    // a finding, a record. Who sends is known from the start, where the engine knows such things.
     class Known {
     public:
-        Known(const inspect::Inspection& inspection, const FlowUpdate& update)
-            : inspection_(inspection), update_(update) {}
+        Known(const Evaluation& of, const FlowUpdate& update) : of_(of), update_(update) {}
         rules::FlowFacts facts;
         [[nodiscard]] const inspect::FlowNames* names();
         void add_names() {
             if (names() != nullptr) named_->add_to(facts);
         }
+        void add_sender();
+        void add_to(records::Json& record);
 
     private:
-        const inspect::Inspection& inspection_;
+        const Evaluation& of_;
         const FlowUpdate& update_;
         std::optional<NamedFlow> named_;
+        datapath::flow_sender sender_{};
+        const capture::Process* process_ = nullptr;
     };
     void on_question(const PayloadSample& sample, std::string_view name) noexcept override;
     void evaluate(const FlowUpdate& update, Timestamp now);
-    void write_findings(const inspect::FlowNames* names);
+    void write_findings(Known* known);
     void ask_for_threshold(const FlowUpdate& update, std::uint64_t missing);
     void record_flow(const FlowUpdate& update, const ClassInfo& info, Timestamp now, Known& known);
     void add_to_observation(const FlowUpdate& update, const ClassInfo& info, Timestamp now, Known& known);
@@ -107,6 +114,7 @@ private:
     inspect::Inspection inspection_;
     RecordWriter& writer_;
     capture::Engine* engine_ = nullptr;
+    capture::SenderSource* senders_ = nullptr;  // the engine, where it knows who sends
     rules::Evaluator evaluator_;
     std::vector<rules::Finding> findings_;
     EvaluationCounters counters_;

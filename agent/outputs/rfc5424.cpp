@@ -82,6 +82,10 @@ std::vector<Param> own_params(const Json& record) {
             add(params, "local_port", member(flow, "local_port"), Tier::repeated);
         add(params, "bytes_in", member(flow, "bytes_in"), Tier::repeated);
         add(params, "revision", member(member(record, "rule"), "revision"), Tier::repeated);
+        const Json& process = member(record, "process");
+        add(params, "pid", member(process, "pid"), Tier::repeated);
+        add(params, "executable", member(process, "executable"), Tier::repeated);
+        add(params, "user", member(process, "user"), Tier::repeated);
         add(params, "community_id", member(flow, "community_id"), Tier::repeated);
     }
     return params;

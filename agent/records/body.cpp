@@ -37,6 +37,30 @@ std::string endpoint(const Json& flow, const char* address_name, const char* por
 // A sentence in parts. The last parts go first when it must be shorter; the first one stays.
 using Parts = std::vector<std::string>;
 
+// ", by /usr/bin/rclone (pid 4711, user backup, nightly.service)", or why nobody can be named.
+void add_sender(const Json& record, Parts& parts) {
+    const Json& process = member(record, "process");
+    const Json& word = member(member(record, "sender"), "known");
+    const std::string known = word.is_string() ? word.get<std::string>() : std::string();
+    if (!process.is_object()) {
+        if (!known.empty() && known != "unseen") parts.push_back(", sender not known: " + known);
+        return;
+    }
+    const auto first_of = [&](std::initializer_list<const char*> names) {
+        for (const char* name : names)
+            if (const Json& value = member(process, name); value.is_string() && !value.empty())
+                return value.get<std::string>();
+        return std::string();
+    };
+    const std::string program = first_of({"executable", "command"});
+    std::string text =
+        ", by " + (program.empty() ? "a process" : program) + " (pid " + text_of(process, "pid");
+    if (const std::string user = first_of({"user"}); !user.empty()) text += ", user " + user;
+    if (const std::string place = first_of({"container", "user_unit", "unit"}); !place.empty())
+        text += ", " + place;
+    parts.push_back(text + ")");
+}
+
 Parts finding_parts(const Json& record) {
     const Json& rule = member(record, "rule");
     const Json& flow = member(record, "flow");
@@ -59,6 +83,7 @@ Parts finding_parts(const Json& record) {
                                 : std::string("not allowed")));
     const std::string initiator = text_of(flow, "initiator");
     parts.push_back(", " + initiator + " end initiated");
+    add_sender(record, parts);
     parts.push_back(" (" + text_of(rule, "title") + ")");
     parts.push_back(", limit " + text_of(record, "threshold") + " in " + text_of(record, "window_s") + " s");
     if (const Json& group = member(record, "group"); group.is_object() && !group.empty()) {
@@ -85,6 +110,7 @@ Parts flow_parts(const Json& record) {
     parts.push_back(" out " + text_of(flow, "bytes_out") + " bytes in " + text_of(flow, "bytes_in") +
                     " bytes");
     parts.push_back(", " + text_of(flow, "initiator") + " end initiated");
+    add_sender(record, parts);
     if (const Json& id = member(flow, "community_id"); id.is_string())
         parts.push_back(", community_id " + text_of(id));
     return parts;

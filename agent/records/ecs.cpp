@@ -149,6 +149,49 @@ void add_names(Json& own, const Json& flow) {
     put(own, "ssh", member(flow, "ssh"));
 }
 
+// Where the engine could look: whether the sender is known, or why not.
+Json sender_word(const Json& record) {
+    const Json& known = member(member(record, "sender"), "known");
+    return known == "unseen" ? Json(nullptr) : known;
+}
+
+// The members of `process` that ECS has no place for.
+Json own_process(const Json& record) {
+    const Json& process = member(record, "process");
+    Json own;
+    for (const char* name : {"unit", "user_unit", "cgroup", "login_uid", "session_id", "hash_problem"})
+        put(own, name, member(process, name));
+    put(own, "how", member(member(record, "sender"), "how"));
+    if (const Json& gone = member(process, "executable_deleted"); gone.is_boolean() && gone.get<bool>())
+        own["executable_deleted"] = true;
+    return own;
+}
+
+void add_process(Json& document, const Json& record) {
+    const Json& process = member(record, "process");
+    if (!process.is_object()) return;
+    Json out;
+    put(out, "pid", member(process, "pid"));
+    put(out, "name", member(process, "command"));
+    put(out, "executable", member(process, "executable"));
+    if (!text(process, "sha256").empty()) out["hash"]["sha256"] = text(process, "sha256");
+    put(out, "command_line", member(process, "command_line"));
+    if (const Json& parent = member(process, "parent"); parent.is_object()) {
+        put(out["parent"], "pid", member(parent, "pid"));
+        put(out["parent"], "name", member(parent, "command"));
+    }
+    document["process"] = std::move(out);
+    if (const Json& uid = member(process, "uid"); uid.is_number()) document["user"]["id"] = uid.dump();
+    if (!text(process, "user").empty()) document["user"]["name"] = text(process, "user");
+    if (!text(process, "container").empty()) {
+        document["container"]["id"] = text(process, "container");
+        if (!text(process, "runtime").empty()) document["container"]["runtime"] = text(process, "runtime");
+    }
+    if (!text(process, "pod").empty())
+        document["orchestrator"] = {{"type", "kubernetes"},
+                                    {"resource", {{"type", "pod"}, {"id", text(process, "pod")}}}};
+}
+
 void add_threat(Json& document, const Json& record) {
     const Techniques techniques = attack_techniques(record);
     if (techniques.ids.empty()) return;
@@ -181,6 +224,8 @@ Json own_finding(const Json& record) {
     add_names(own, flow);
     if (const Json& lists = member(record, "lists"); lists.is_array() && !lists.empty()) own["lists"] = lists;
     put(own, "details", member(record, "details"));
+    put(own, "sender", sender_word(record));
+    if (member(record, "process").is_object()) own["process"] = own_process(record);
     if (const Json& kind = member(member(record, "rule"), "kind"); kind.is_string()) own["rule_kind"] = kind;
     if (record.contains("test")) own["test"] = true;
     if (record.contains("unjournaled")) own["unjournaled"] = true;
@@ -189,8 +234,8 @@ Json own_finding(const Json& record) {
 
 // What has no place of its own in ECS stands under the record's own names.
 Json own_other(const Json& record, const std::string& kind) {
-    static const char* const common[] = {"seq",     "written", "time",    "kind",  "host",
-                                         "host_id", "site",    "version", "level", "flow"};
+    static const char* const common[] = {"seq",  "written", "time",  "kind", "host",   "host_id",
+                                         "site", "version", "level", "flow", "sender", "process"};
     Json own;
     put(own, "level", member(record, "level"));
     Json rest = Json::object();
@@ -206,6 +251,8 @@ Json own_other(const Json& record, const std::string& kind) {
              {"country", "class", "initiator", "bytes_out", "bytes_in", "tunnel", "outer_remote"})
             put(rest, name, member(flow, name));
     if (const Json& flow = member(record, "flow"); flow.is_object()) add_names(rest, flow);
+    if (kind == "flow") put(rest, "sender", sender_word(record));
+    if (member(record, "process").is_object()) rest["process"] = own_process(record);
     own[kind] = std::move(rest);
     return own;
 }
@@ -227,6 +274,7 @@ Json ecs_document(const Json& record) {
         put(document["rule"], "ruleset", member(member(record, "policy"), "name"));
     }
     if (const Json& flow = member(record, "flow"); flow.is_object()) add_flow(document, flow);
+    add_process(document, record);
     document["egresswatch"] = kind == "finding" ? own_finding(record) : own_other(record, kind);
     put(document["host"], "name", member(record, "host"));
     put(document["host"], "id", member(record, "host_id"));
@@ -256,6 +304,8 @@ const std::vector<std::string>& ecs_droppable() {
         "/egresswatch/policy/problems",
         "/observer",
         "/host/id",
+        "/process/parent",
+        "/egresswatch/process",
         "/event/module",
         "/event/dataset",
         "/event/created",
@@ -278,6 +328,8 @@ const std::vector<std::string>& ecs_droppable() {
         "/event/code",
         "/rule/ruleset",
         "/rule/version",
+        "/process/command_line",
+        "/orchestrator",
         "/egresswatch/lists",
         "/egresswatch/details",
         "/egresswatch/rule_kind",
@@ -309,6 +361,10 @@ const std::vector<std::string>& ecs_droppable() {
         "/egresswatch/summary",
         "/network/bytes",
         "/network/transport",
+        "/container",
+        "/user",
+        "/process",
+        "/egresswatch/sender",
         "/host",
         "/egresswatch/name_source",
         "/egresswatch/name_contradiction",

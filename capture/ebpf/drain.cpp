@@ -60,11 +60,12 @@ bool FlowDrain::KeyEqual::operator()(const datapath::flow_key& a,
 
 FlowDrain::FlowDrain(Config config, std::span<datapath::flow_entry> entries,
                      std::span<datapath::flow_tags> tags, std::span<const datapath::flow_outer> outers,
-                     GraceCalls grace)
+                     std::span<const datapath::flow_sender> senders, GraceCalls grace)
     : config_(config),
       entries_(entries),
       tags_(tags),
       outers_(outers),
+      senders_(senders),
       grace_(std::move(grace)),
       slots_(entries.size()),
       section_used_(entries.size() / config.slots_per_cpu) {}
@@ -168,13 +169,27 @@ void FlowDrain::touch(std::uint32_t flow) {
     touched_.push_back(flow);
 }
 
+// Of several slots the one that moves; a process before a reason for none.
+void FlowDrain::merge_sender(Flow& flow, std::uint32_t slot) const {
+    const datapath::flow_sender& sender = senders_[slot];
+    const std::uint8_t outcome = load(sender.outcome);
+    if (outcome == datapath::SENDER_UNSEEN) return;
+    if (outcome != datapath::SENDER_PROCESS && flow.sender.outcome == datapath::SENDER_PROCESS) return;
+    const std::uint8_t changes = std::max(flow.sender.changes, load(sender.changes));
+    flow.sender = sender;
+    flow.sender.outcome = outcome;
+    flow.sender.changes = changes;
+}
+
 // Adds what the slot counted since it was read last.
 void FlowDrain::read_slot(std::uint32_t slot) {
     const datapath::flow_entry& entry = entries_[slot];
     const std::uint32_t number = slots_[slot].flow != NONE ? slots_[slot].flow : adopt_slot(slot);
     const FlowCounters now = counters_of(entry);
     Flow& flow = flows_[number];
-    if (now == slots_[slot].read) return;
+    const bool moved = now != slots_[slot].read;
+    if (moved || flow.slots == 1) merge_sender(flow, slot);
+    if (!moved) return;
     add(flow.total, minus(now, slots_[slot].read));
     slots_[slot].read = now;
     merge_details(flow, entry);
@@ -200,6 +215,10 @@ void FlowDrain::emit(Flow& flow, UpdateReason reason) {
     flow.reported = flow.total;
     flow.announced = true;
     updates_.push_back(update);
+    update_senders_.push_back(flow.sender);
+    if (config_.knows_senders && flow.sender.outcome == datapath::SENDER_UNSEEN &&
+        flow.total.packets_out != 0)
+        update_senders_.back().outcome = datapath::SENDER_DAEMON_AWAY;
 }
 
 void FlowDrain::emit_touched() {

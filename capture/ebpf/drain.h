@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "classifier/datapath/layout.h"
+#include "classifier/datapath/sender.h"
 #include "classifier/flow_update.h"
 
 namespace egresswatch::capture {
@@ -34,13 +35,15 @@ public:
         std::uint32_t slots_per_cpu = 0;
         std::chrono::nanoseconds idle_timeout{};
         std::chrono::nanoseconds closed_timeout{};
+        bool knows_senders = false;  // a program fills `senders`; else they stay unseen
     };
     // Above this share of a section's slots in use, its flows are idle after a quarter of the time.
     static constexpr std::uint64_t PRESSURE_NUMERATOR = 3, PRESSURE_DENOMINATOR = 4;
 
     // `tags`: one for each FLOW_PROBES entries.
     FlowDrain(Config config, std::span<datapath::flow_entry> entries, std::span<datapath::flow_tags> tags,
-              std::span<const datapath::flow_outer> outers, GraceCalls grace);
+              std::span<const datapath::flow_outer> outers, std::span<const datapath::flow_sender> senders,
+              GraceCalls grace);
     // Tables of a predecessor, before anything else: reads every slot, and only then tells the flows, each
     // once and whole.
     void adopt(std::uint64_t now_ns);
@@ -61,6 +64,8 @@ public:
     void notify_at(const datapath::flow_key& key, std::uint64_t bytes_out) noexcept;
 
     [[nodiscard]] std::vector<FlowUpdate>& updates() noexcept { return updates_; }
+    // As many as updates, in their order; to be cleared with them.
+    [[nodiscard]] std::vector<datapath::flow_sender>& update_senders() noexcept { return update_senders_; }
     [[nodiscard]] std::uint64_t flows() const noexcept { return index_.size(); }
     [[nodiscard]] std::uint64_t slots_used() const noexcept { return slots_used_; }
 
@@ -82,6 +87,7 @@ private:
         std::uint32_t slots = 0;
         std::uint32_t ifindex = 0;
         std::uint32_t handshake_rtt_us = 0;
+        datapath::flow_sender sender{};
         std::uint8_t initiator = 0;
         bool initiator_sure = false;
         std::uint8_t tcp_flags_out = 0, tcp_flags_in = 0;
@@ -97,6 +103,7 @@ private:
 
     std::uint32_t adopt_slot(std::uint32_t slot);
     void read_slot(std::uint32_t slot);
+    void merge_sender(Flow& flow, std::uint32_t slot) const;
     void merge_details(Flow& flow, const datapath::flow_entry& entry);
     static void merge_handshake(Flow& flow, const datapath::flow_entry& entry);
     void touch(std::uint32_t flow);
@@ -113,6 +120,7 @@ private:
     std::span<datapath::flow_entry> entries_;
     std::span<datapath::flow_tags> tags_;
     std::span<const datapath::flow_outer> outers_;
+    std::span<const datapath::flow_sender> senders_;
     GraceCalls grace_;
     std::chrono::nanoseconds epoch_offset_{};
     std::vector<Slot> slots_;
@@ -122,6 +130,7 @@ private:
     std::vector<std::uint32_t> touched_;
     std::vector<std::uint32_t> fresh_, waiting_;  // CLOSING; its grace period has not, has begun
     std::vector<FlowUpdate> updates_;
+    std::vector<datapath::flow_sender> update_senders_;
     std::size_t cursor_ = 0;
     std::uint64_t slots_used_ = 0;
     std::vector<std::uint32_t> section_used_;

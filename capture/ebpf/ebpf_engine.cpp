@@ -7,14 +7,17 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cerrno>
 #include <ctime>
+#include <functional>
 #include <optional>
 #include <thread>
 #include <utility>
 
 #include "capture/ebpf/attach.h"
+#include "capture/ebpf/attribution.h"
 #include "capture/ebpf/drain.h"
 #include "capture/ebpf/grace.h"
 #include "capture/ebpf/identity.h"
@@ -25,6 +28,7 @@
 #include "classifier/datapath/sample.h"
 #include "classifier/payload_sample.h"
 #include "classifier/region/region_table.h"
+#include "classifier/sender.h"
 
 namespace egresswatch::capture {
 
@@ -97,7 +101,13 @@ struct EbpfEngine::State {
     std::optional<PinDir> pins;
     BpfObject object;
     PinnedState maps;
-    Mapping entries_mapping, tags_mapping, outers_mapping;
+    Mapping entries_mapping, tags_mapping, outers_mapping, senders_mapping;
+    std::unique_ptr<Attribution> attribution;
+    std::string no_attribution;       // why there is none
+    Attribution::Batch fresh, ready;  // ready: what is being handed over
+    // Of all flows that have an entry; with the losses flows_full_bytes, all that left. Index:
+    // sender_outcome.
+    std::array<std::uint64_t, datapath::SENDER_OUTCOME_COUNT> bytes_out_by_sender{};
     std::optional<GracePeriod> grace;
     std::optional<FlowDrain> drain;
     std::optional<LinkWatcher> watcher;
@@ -120,7 +130,9 @@ struct EbpfEngine::State {
     [[nodiscard]] ObjectOptions object_options() const;
     void read_events();
     void scan_some();
-    void flush(bool always);
+    void flush(bool always, bool hold = true);
+    void start_attribution();
+    void add_sample_details(EngineDetails& details) const;
     [[nodiscard]] int wait_ms(milliseconds timeout) const;
     static int on_event(void* self, void* data, std::size_t bytes);
     static int on_sample(void* self, void* data, std::size_t bytes);
@@ -134,6 +146,7 @@ ObjectOptions EbpfEngine::State::object_options() const {
     options.ring_bytes = config.ring_bytes;
     options.track_all = config.track_all;
     options.take_samples = config.sample_payload;
+    options.look_for_senders = config.senders;
     return options;
 }
 
@@ -164,6 +177,7 @@ std::expected<void, OsError> EbpfEngine::State::first_load(const RegionTable& ta
     options.ring_bytes = config.ring_bytes;
     options.track_all = config.track_all;
     options.take_samples = config.sample_payload;
+    options.look_for_senders = config.senders;
     auto made = BpfObject::load(options, table.block(), nullptr);
     if (!made) return std::unexpected(made.error());
     object = std::move(*made);
@@ -185,14 +199,19 @@ std::expected<void, OsError> EbpfEngine::State::map_tables() {
     const std::size_t buckets = slots / datapath::FLOW_PROBES;
     auto tags = Mapping::of_map(maps.maps.tags.get(), buckets * sizeof(datapath::flow_tags), "tags");
     if (!tags) return std::unexpected(tags.error());
+    auto senders = Mapping::of_map(maps.maps.senders.get(), slots * sizeof(datapath::flow_sender), "senders");
+    if (!senders) return std::unexpected(senders.error());
+    senders_mapping = std::move(*senders);
     entries_mapping = std::move(*entries);
     tags_mapping = std::move(*tags);
     outers_mapping = std::move(*outers);
     grace.emplace([this] { object.wait_for_programs(); });
-    drain.emplace(FlowDrain::Config{maps.identity().flow_slots, config.idle_timeout, config.closed_timeout},
+    drain.emplace(FlowDrain::Config{maps.identity().flow_slots, config.idle_timeout, config.closed_timeout,
+                                    config.senders},
                   std::span(static_cast<datapath::flow_entry*>(entries_mapping.data()), slots),
                   std::span(static_cast<datapath::flow_tags*>(tags_mapping.data()), buckets),
                   std::span(static_cast<const datapath::flow_outer*>(outers_mapping.data()), slots),
+                  std::span(static_cast<const datapath::flow_sender*>(senders_mapping.data()), slots),
                   GraceCalls{[this] { grace->begin(); }, [this] { return grace->done(); }});
     return {};
 }
@@ -256,7 +275,10 @@ std::expected<void, OsError> EbpfEngine::State::watch() {
         return os_error("open the event ring", "events", errno);
     epoll = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
     if (!epoll) return os_error("make an epoll set", {}, errno);
-    for (const int fd : {watcher->fd(), ring_buffer__epoll_fd(ring.get())}) {
+    const int process_fd = attribution ? attribution->process_fd() : -1;
+    const int hash_fd = attribution ? attribution->hash_fd() : -1;
+    for (const int fd : {watcher->fd(), ring_buffer__epoll_fd(ring.get()), process_fd, hash_fd}) {
+        if (fd < 0) continue;
         epoll_event event{};
         event.events = EPOLLIN;
         event.data.fd = fd;
@@ -277,15 +299,42 @@ std::expected<void, OsError> EbpfEngine::State::read_link_news() {
     return {};
 }
 
-void EbpfEngine::State::flush(bool always) {
+// Counting does not depend on it: where it is refused, the engine says why and goes on.
+void EbpfEngine::State::start_attribution() {
+    if (!config.senders) {
+        no_attribution = "switched off";
+        return;
+    }
+    auto started =
+        Attribution::start({config.hashes, config.arguments}, maps.maps, maps.identity().flow_slots);
+    if (!started) {
+        no_attribution = started.error().to_string();
+        return;
+    }
+    attribution = std::move(*started);
+}
+
+void EbpfEngine::State::flush(bool always, bool hold) {
     // Time never goes back for the sink, even where the wall clock was set back.
     now = std::max(
         now, Timestamp(nanoseconds(static_cast<std::int64_t>(clock_ns(CLOCK_MONOTONIC))) + epoch_offset()));
     auto& updates = drain->updates();
-    if (updates.empty() && !always) return;
-    for (const FlowUpdate& update : updates) now = std::max(now, update.last_seen);
-    sink->on_flow_updates(updates, now);
-    updates.clear();
+    if (attribution) {
+        attribution->read_news();
+        fresh.updates.swap(updates);
+        fresh.senders.swap(drain->update_senders());
+        attribution->admit(fresh, ready, !hold);
+    } else {
+        ready.updates.swap(updates);
+        ready.senders.swap(drain->update_senders());
+    }
+    if (ready.updates.empty() && !always) return;
+    for (std::size_t i = 0; i < ready.updates.size(); i++)
+        if (ready.senders[i].outcome < bytes_out_by_sender.size())
+            bytes_out_by_sender[ready.senders[i].outcome] += ready.updates[i].delta.bytes_out;
+    for (const FlowUpdate& update : ready.updates) now = std::max(now, update.last_seen);
+    sink->on_flow_updates(ready.updates, now);
+    ready.clear();
 }
 
 void EbpfEngine::State::read_events() {
@@ -310,6 +359,7 @@ int EbpfEngine::State::wait_ms(milliseconds timeout) const {
     if (scanning) return 0;
     auto wait =
         std::min<Clock::duration>(timeout, std::max(next_drain - Clock::now(), Clock::duration::zero()));
+    if (attribution && attribution->holds()) wait = std::min<Clock::duration>(wait, Attribution::HOLD_MAX);
     if (drain->closing()) wait = std::min<Clock::duration>(wait, GRACE_LOOK);
     return static_cast<int>(std::chrono::ceil<milliseconds>(wait).count());
 }
@@ -344,6 +394,7 @@ std::expected<void, OsError> EbpfEngine::start(FlowSink& sink) {
     if (!state.loaded) return os_error("start the engine", "ebpf", 0, "install a region table first");
     state.sink = &sink;
     state.payload_sink = dynamic_cast<PayloadSink*>(&sink);
+    state.start_attribution();
     if (auto watched = state.watch(); !watched) return watched;
     state.interfaces.emplace(state.config.interfaces, state.config.attach, *state.pins, state.maps.identity(),
                              state.maps.maps.iface_totals.get());
@@ -366,15 +417,18 @@ std::expected<void, OsError> EbpfEngine::start(FlowSink& sink) {
 std::expected<void, OsError> EbpfEngine::poll(std::chrono::milliseconds timeout) {
     State& state = *state_;
     if (!state.running) return os_error("poll the engine", "ebpf", 0, "it was not started");
-    epoll_event ready[2];
-    const int count = ::epoll_wait(state.epoll.get(), ready, 2, state.wait_ms(timeout));
+    constexpr int FDS = 4;
+    epoll_event ready[FDS];
+    const int count = ::epoll_wait(state.epoll.get(), ready, FDS, state.wait_ms(timeout));
     if (count < 0 && errno != EINTR) return os_error("wait for events", "ebpf", errno);
     for (int i = 0; i < count; i++) {
         if (ready[i].data.fd == state.watcher->fd()) {
             if (auto read = state.read_link_news(); !read) return read;
             continue;
         }
-        // A flood of new flows must not become a flood of wake-ups.
+        if (state.attribution && ready[i].data.fd == state.attribution->hash_fd())
+            continue;  // flush() reads it
+        // A flood of new flows, or of new processes, must not become a flood of wake-ups.
         if (const auto pause = state.last_events + EVENTS_APART - Clock::now();
             pause > Clock::duration::zero())
             std::this_thread::sleep_for(pause);
@@ -396,7 +450,8 @@ void EbpfEngine::stop() noexcept {
         state.read_events();  // the last names
         state.drain->set_epoch_offset(epoch_offset());
         state.drain->finish();
-        state.flush(true);
+        state.flush(true, false);
+        state.attribution.reset();
     }
     // Not started: hooks that are there are a predecessor's, and go on counting into these maps.
     if (state.running || state.pins->links().empty()) (void)state.pins->remove_maps_and_self();
@@ -427,17 +482,41 @@ TotalsSnapshot EbpfEngine::totals() const {
     return snapshot;
 }
 
-EngineDetails EbpfEngine::details() const {
-    EngineDetails out;
-    if (!state_->config.sample_payload || !state_->maps.maps.sampler_state) return out;
+void EbpfEngine::State::add_sample_details(EngineDetails& details) const {
+    if (!config.sample_payload || !maps.maps.sampler_state) return;
     datapath::sampler sum{};
-    (void)sum_per_cpu(state_->maps.maps.sampler_state.get(), 0,
+    (void)sum_per_cpu(maps.maps.sampler_state.get(), 0,
                       {reinterpret_cast<std::uint64_t*>(&sum), sizeof sum / sizeof(std::uint64_t)});
-    out.counters = {{"samples.taken", sum.sampled},
-                    {"samples.limited", sum.limited},
-                    {"samples.full", sum.full},
-                    {"samples.unplaced", sum.unplaced}};
-    return out;
+    details.counters["samples.taken"] = sum.sampled;
+    details.counters["samples.limited"] = sum.limited;
+    details.counters["samples.full"] = sum.full;
+    details.counters["samples.unplaced"] = sum.unplaced;
+}
+
+EngineDetails EbpfEngine::details() const {
+    EngineDetails details;
+    if (state_->attribution)
+        state_->attribution->add_details(details);
+    else
+        details.words["senders"] = "not known: " + state_->no_attribution;
+    for (std::uint8_t outcome = 0; outcome < state_->bytes_out_by_sender.size(); outcome++)
+        details.counters["bytes_out." + std::string(sender_outcome_name(outcome))] =
+            state_->bytes_out_by_sender[outcome];
+    state_->add_sample_details(details);
+    return details;
+}
+
+datapath::flow_sender EbpfEngine::sender_of(const FlowUpdate& update) const noexcept {
+    const Attribution::Batch& ready = state_->ready;
+    const std::less_equal<const FlowUpdate*> not_behind;
+    const FlowUpdate* first = ready.updates.data();
+    if (ready.updates.empty() || !not_behind(first, &update) || !not_behind(&update, &ready.updates.back()))
+        return {};
+    return ready.senders[static_cast<std::size_t>(&update - first)];
+}
+
+const Process* EbpfEngine::process_of(const datapath::flow_sender& sender) {
+    return state_->attribution ? state_->attribution->process_of(sender) : nullptr;
 }
 
 const Adoption& EbpfEngine::adoption() const noexcept {

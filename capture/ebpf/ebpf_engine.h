@@ -17,6 +17,8 @@
 #include <vector>
 
 #include "capture/engine.h"
+#include "capture/process/command_line.h"
+#include "capture/senders.h"
 
 namespace egresswatch::capture {
 
@@ -34,6 +36,9 @@ struct EbpfConfig {
     bool sample_payload = false;           // hands the payload of the first packets of a flow to the sink
     bool track_all = false;                // home and local flows get entries too
     AttachMode attach = AttachMode::automatic;
+    bool senders = true;  // find out which process sends; where the kernel refuses, details() says why
+    bool hashes = true;   // SHA-256 of their executables
+    ArgumentPolicy arguments = ArgumentPolicy::masked;
     std::chrono::milliseconds drain_interval{1000};
     std::chrono::milliseconds idle_timeout{60'000};   // a slot without packets for so long is freed
     std::chrono::milliseconds closed_timeout{5'000};  // the same after FIN both ways or RST
@@ -48,7 +53,7 @@ struct Adoption {
 
 // Life: make(), install_region() (loads the programs, adopts or makes the maps), start(), poll()..., stop().
 // Destroyed without stop(), it leaves hooks and pins in place, as a crash does.
-class EbpfEngine final : public Engine {
+class EbpfEngine final : public Engine, public SenderSource {
 public:
     [[nodiscard]] static std::expected<std::unique_ptr<EbpfEngine>, OsError> make(EbpfConfig config);
     ~EbpfEngine() override;
@@ -60,8 +65,11 @@ public:
     [[nodiscard]] std::expected<void, OsError> install_region(const RegionTable& table) override;
     void notify_at(const datapath::flow_key& key, std::uint64_t bytes_out) noexcept override;
     [[nodiscard]] TotalsSnapshot totals() const override;
-    // "samples.taken", "samples.limited", "samples.full", "samples.unplaced"; nothing without sample_payload.
+    // "samples.taken", "samples.limited", "samples.full", "samples.unplaced" with sample_payload; bytes out by
+    // what is known of their sender; the state of attribution.
     [[nodiscard]] EngineDetails details() const override;
+    [[nodiscard]] datapath::flow_sender sender_of(const FlowUpdate& update) const noexcept override;
+    [[nodiscard]] const Process* process_of(const datapath::flow_sender& sender) override;
 
     [[nodiscard]] const Adoption& adoption() const noexcept;
 

@@ -25,6 +25,13 @@ DATAPATH_INLINE void platform_sample(platform_ctx skb, const struct flow_key* ke
 
 #include "capture/ebpf/sampler.h"
 
+DATAPATH_INLINE void platform_look(platform_ctx skb, struct section_state* section, __u32 event, __u32 slot) {
+    if (!look_for_senders) return;
+    section->wish_slot = slot;
+    section->wish_event = event;
+    bpf_tail_call(skb, &sender_prog, 0);
+}
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 // `start`: what the device's frames begin with. Devices without a link header hand over IP, or (PPP) what

@@ -14,6 +14,7 @@
 
 #include "capture/ebpf/libbpf_words.h"
 #include "capture/ebpf/netlink.h"
+#include "classifier/datapath/sender.h"
 #include "classifier/region/region_table.h"
 
 namespace egresswatch::capture {
@@ -25,6 +26,8 @@ std::vector<std::pair<const char*, UniqueFd SharedMaps::*>> pinned_maps() {
     return {{"flows", &SharedMaps::flows},
             {"tags", &SharedMaps::tags},
             {"outers", &SharedMaps::outers},
+            {"senders", &SharedMaps::senders},
+            {"sender_prog", &SharedMaps::sender_prog},
             {"sections", &SharedMaps::sections},
             {"class_totals", &SharedMaps::class_totals},
             {"iface_totals", &SharedMaps::iface_totals},
@@ -46,6 +49,9 @@ std::expected<void, OsError> check(const PinDir& pins, const Identity& identity,
     if (identity.magic != Identity::MAGIC) return refuse(pins, "they are not egresswatch's");
     if (identity.layout_version != datapath::LAYOUT_VERSION)
         return refuse(pins, differs("layout version", identity.layout_version, datapath::LAYOUT_VERSION));
+    if (identity.sender_layout_version != datapath::SENDER_LAYOUT_VERSION)
+        return refuse(pins, differs("layout version of senders", identity.sender_layout_version,
+                                    datapath::SENDER_LAYOUT_VERSION));
     if (identity.identity_bytes != sizeof(Identity))
         return refuse(pins, differs("size of the identity", identity.identity_bytes, sizeof(Identity)));
     if (identity.cpus != possible_cpus())
@@ -112,6 +118,7 @@ std::expected<PinnedState, OsError> new_state(SharedMaps maps, std::uint32_t flo
     state.identity_mapping = std::move(*mapping);
     Identity& identity = *new (state.identity_mapping.data()) Identity;
     identity.layout_version = datapath::LAYOUT_VERSION;
+    identity.sender_layout_version = datapath::SENDER_LAYOUT_VERSION;
     identity.identity_bytes = sizeof(Identity);
     identity.cpus = possible_cpus();
     identity.flow_slots = flow_slots;

@@ -51,6 +51,7 @@ int size_maps(egresswatch_bpf* skeleton, const ObjectOptions& options, std::uint
         failed =
             bpf_map__set_max_entries(skeleton->maps.tags, cpus * options.flow_slots / datapath::FLOW_PROBES);
     if (!failed) failed = bpf_map__set_max_entries(skeleton->maps.outers, cpus * options.flow_slots);
+    if (!failed) failed = bpf_map__set_max_entries(skeleton->maps.senders, cpus * options.flow_slots);
     if (!failed) failed = bpf_map__set_max_entries(skeleton->maps.events, options.ring_bytes);
     // A ring has one page at least.
     if (!failed && !options.take_samples) failed = bpf_map__set_max_entries(skeleton->maps.samples, 4096);
@@ -62,6 +63,8 @@ int reuse_maps(egresswatch_bpf* skeleton, const SharedMaps& reuse) {
     int failed = bpf_map__reuse_fd(skeleton->maps.flows, reuse.flows.get());
     if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.tags, reuse.tags.get());
     if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.outers, reuse.outers.get());
+    if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.senders, reuse.senders.get());
+    if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.sender_prog, reuse.sender_prog.get());
     if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.sections, reuse.sections.get());
     if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.class_totals, reuse.class_totals.get());
     if (!failed) failed = bpf_map__reuse_fd(skeleton->maps.iface_totals, reuse.iface_totals.get());
@@ -100,6 +103,7 @@ std::expected<BpfObject, OsError> BpfObject::load(const ObjectOptions& options,
     skeleton->rodata->hash_seed = options.hash_seed;
     skeleton->rodata->track_all = options.track_all;
     skeleton->rodata->take_samples = options.take_samples;
+    skeleton->rodata->look_for_senders = options.look_for_senders;
     skeleton->rodata->clock_from_tstamp = options.clock_from_tstamp;
 
     if (const int failed = size_maps(skeleton, options, cpus, object.inner_.get()))
@@ -130,6 +134,8 @@ std::expected<SharedMaps, OsError> BpfObject::shared_maps() const {
         {&maps.flows, skeleton_->maps.flows},
         {&maps.tags, skeleton_->maps.tags},
         {&maps.outers, skeleton_->maps.outers},
+        {&maps.senders, skeleton_->maps.senders},
+        {&maps.sender_prog, skeleton_->maps.sender_prog},
         {&maps.sections, skeleton_->maps.sections},
         {&maps.class_totals, skeleton_->maps.class_totals},
         {&maps.iface_totals, skeleton_->maps.iface_totals},

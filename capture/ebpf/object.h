@@ -24,7 +24,7 @@ namespace egresswatch::capture {
 
 // The maps that hold counts: shared by successive objects, pinned, adopted by the next daemon.
 struct SharedMaps {
-    UniqueFd flows, tags, outers, sections, class_totals, iface_totals, losses;
+    UniqueFd flows, tags, outers, senders, sender_prog, sections, class_totals, iface_totals, losses;
     UniqueFd samples, sampler_state;  // not pinned: nobody else reads them
     UniqueFd events;  // not pinned: what a dead daemon's ring still held, the next drain finds in the table
 };
@@ -35,6 +35,7 @@ struct ObjectOptions {
     std::uint64_t hash_seed = 0;
     bool track_all = false;
     bool take_samples = false;
+    bool look_for_senders = false;   // sender_object.h says who sends
     bool clock_from_tstamp = false;  // tests
 };
 

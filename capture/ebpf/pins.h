@@ -27,7 +27,7 @@ struct Identity {
     std::uint32_t identity_bytes = 0;
     std::uint32_t cpus = 0;
     std::uint32_t flow_slots = 0;
-    std::uint32_t pad0 = 0;
+    std::uint32_t sender_layout_version = 0;
     std::uint64_t hash_seed = 0;
     std::uint64_t netns_inode = 0;
     // What each class id means, as a digest of its ClassInfo: totals and flow keys carry ids, so that an id

@@ -5,26 +5,17 @@
 // writer.
 #pragma once
 
+#include "capture/ebpf/shared_maps.h"
+
 // Set before load, constant for the verifier, which then removes what they switch off.
 const volatile __u32 region_cells =
     sizeof(struct region_header) / 2;  // capacity of the region map's value, in cells
-const volatile __u32 flow_slots = 64;  // per CPU, a power of two
 const volatile __u32 possible_cpus = 1;
 const volatile __u64 hash_seed = 0;
 const volatile __u8 track_all = 0;  // 0 or 1; not _Bool, which the skeleton would hand to C++ compilers
+const volatile __u8 look_for_senders = 0;  // 0 or 1: a program in sender_prog says who sends
 // Tests: skb->tstamp is the clock and skb->wire_len, where longer, the packet's length (a snapped capture).
 const volatile __u8 clock_from_tstamp = 0;
-
-// Flow table. key: cpu * flow_slots + slot; value: 128 B. Entries: possible CPUs * flow_slots. Memory: 128 B
-// an entry, allocated at load. Writer: the CPU that owns the section; user space frees slots and lowers
-// notify_bytes_out. Reader: user space by mmap. When full: LOSS_FLOWS_FULL and its bytes; totals stay exact.
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 64);
-    __type(key, __u32);
-    __type(value, struct flow_entry);
-} flows SEC(".maps");
 
 // The tags of `flows`, packed: a search touches one line of 64 B and then the right entry, where the entries
 // alone would cost a cache and a TLB miss a probe. key: (cpu * flow_slots + slot) / FLOW_PROBES; value: 32 B.
@@ -48,6 +39,17 @@ struct {
     __type(value, struct flow_outer);
 } outers SEC(".maps");
 
+// The program that finds out who sends (sender.bpf.c). key: 0. An own program and a tail call: it needs a
+// stack of its own, which the older verifiers do not leave here, and kernel types, without which counting has
+// to work. Writer: user space. Pinned, since an array of programs empties itself with its last user. When
+// empty: the call falls through, and senders stay unseen.
+struct {
+    __uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+    __uint(max_entries, 1);
+    __uint(key_size, sizeof(__u32));
+    __uint(value_size, sizeof(__u32));
+} sender_prog SEC(".maps");
+
 // Totals per destination class. key: class id; value: 48 B a CPU. Entries: every class id there can be; 192
 // KiB a CPU. Writer: these programs. Reader: user space by lookup. When full: cannot be; an id is below
 // CLASSES_MAX.
@@ -68,23 +70,6 @@ struct {
     __type(value, struct iface_totals);
 } iface_totals SEC(".maps");
 
-// Counters of what could not be recorded. key: enum loss_reason; value: 8 B a CPU. Writer: these programs.
-// Reader: user space by lookup. When full: cannot be.
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, LOSS_REASON_COUNT);
-    __type(key, __u32);
-    __type(value, __u64);
-} losses SEC(".maps");
-
-// News that cannot wait for the next drain. value: struct flow_event, 72 B and 8 B of the ring's own. Size
-// set at load, 1 MiB: 13,000 events. Writer: these programs. Reader: user space. When full: LOSS_EVENTS_FULL;
-// the flow's counters are not touched, the next drain reads them.
-struct {
-    __uint(type, BPF_MAP_TYPE_RINGBUF);
-    __uint(max_entries, 1 << 20);
-} events SEC(".maps");
-
 // The region table. key: 0; value: an ARRAY of one element, the region block padded to the capacity chosen at
 // load. Memory: the capacity, twice while a new table replaces the old one. Writer: user space fills a new
 // inner map and swaps it in one update. Reader: these programs. When empty: LOSS_NO_REGION_TABLE, class 0
@@ -102,18 +87,6 @@ struct {
     __type(key, __u32);
     __array(values, struct region_inner);
 } region SEC(".maps");
-
-// Flow table state per CPU. key: 0; value: 16 B a CPU. Writer and reader: these programs. Shared and pinned
-// with `flows`, whose second windows it tells of. When full: cannot be.
-struct section_value {
-    __u64 words[2];  // struct section_state, which account.h declares later
-};
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct section_value);
-} sections SEC(".maps");
 
 // Scratch of the full header walk. key: 0; value: 192 B a CPU. Writer and reader: these programs.
 struct walk_value {
@@ -232,20 +205,19 @@ DATAPATH_INLINE void platform_lose(platform_ctx skb, __u32 reason, __u64 amount)
     if (counter) *counter += amount;
 }
 
+// Only as the last thing that is done for a packet: where the program is there, this does not return.
+#define PLATFORM_SENDERS
+DATAPATH_INLINE void platform_look(platform_ctx skb, struct section_state* section, __u32 event, __u32 slot);
+
+DATAPATH_INLINE void platform_sender_unseen(platform_ctx skb, __u32 slot) {
+    (void)skb;
+    if (!look_for_senders) return;
+    __u32 key = bpf_get_smp_processor_id() * flow_slots + slot;
+    struct flow_sender* sender = (struct flow_sender*)bpf_map_lookup_elem(&senders, &key);
+    if (sender) __builtin_memset(sender, 0, sizeof *sender);
+}
+
 DATAPATH_INLINE void platform_event(platform_ctx skb, __u32 kind, __u32 slot, const struct flow_key* key,
                                     __u64 bytes_out) {
-    struct flow_event* event = (struct flow_event*)bpf_ringbuf_reserve(&events, sizeof *event, 0);
-    if (!event) {
-        platform_lose(skb, LOSS_EVENTS_FULL, 1);
-        return;
-    }
-    event->kind = kind;
-    event->cpu = bpf_get_smp_processor_id();
-    event->slot = slot;
-    event->ifindex = skb->ifindex;
-    event->at_ns = platform_now_coarse(skb);
-    event->bytes_out = bytes_out;
-    event->key = *key;
-    // Wakes the reader only where it had read everything (include/uapi/linux/bpf.h, adaptive notification).
-    bpf_ringbuf_submit(event, 0);
+    send_event(skb, kind, slot, key, bytes_out, platform_now_coarse(skb));
 }

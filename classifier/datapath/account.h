@@ -20,6 +20,9 @@
 //   somebody
 //                                             wants to see (sample.h); facts: initiator, SAMPLE_UNTRACKED
 //   void platform_lose(ctx, loss_reason, amount), void platform_event(ctx, kind, slot, flow_key*, bytes_out)
+//   with PLATFORM_SENDERS also void platform_look(ctx, section_state*, event_kind, slot): says who sends the
+//                                             flow, then sends the event, if any; need not return
+//   and void platform_sender_unseen(ctx, slot)
 //
 // Counting: iface.seen once the length on the wire is known; iface.outcome and, for IP, class totals when
 // classified. Every packet is in exactly one outcome. Pointers may be NULL only where the verifier must be
@@ -30,6 +33,12 @@
 #include "classifier/datapath/region.h"
 
 DATAPATH_BEGIN
+
+enum {
+    SENDER_WINDOW_SHIFT = 30,  // ns: 1.07 s
+    SENDER_PACKETS_SHIFT = 5,  // 32 packets
+    TCP_PSH = 0x08             // RFC 9293 section 3.1
+};
 
 struct packet_facts {
     struct frame_facts frame;
@@ -216,6 +225,27 @@ DATAPATH_INLINE void sample_flow(platform_ctx ctx, const struct flow_entry* entr
 }
 #endif
 
+// News of a flow. Who sends a packet is found out only when there is news of its flow, and at sender_due().
+DATAPATH_INLINE void flow_news(platform_ctx ctx, struct section_state* section, __u32 kind, __u32 slot,
+                               const struct flow_packet* p, const struct flow_key* key, __u64 bytes_out) {
+#ifdef PLATFORM_SENDERS
+    if (p->direction == DIRECTION_OUT) platform_look(ctx, section, kind, slot);
+#else
+    (void)section;
+    (void)p;
+#endif
+    platform_event(ctx, kind, slot, key, bytes_out);
+}
+
+// Whether to look again who sends: at a flow's first segment with data (the process that connects need not be
+// the one that sends), every 32 packets, and after a second or so without one.
+DATAPATH_INLINE int sender_due(const struct flow_entry* entry, const struct flow_packet* p, __u64 now) {
+    if (p->direction != DIRECTION_OUT) return 0;
+    return (((now ^ entry->last_seen_ns) >> SENDER_WINDOW_SHIFT) |
+            ((entry->packets_out ^ (entry->packets_out + p->packets)) >> SENDER_PACKETS_SHIFT) |
+            (p->tcp_flags & TCP_PSH & ~entry->tcp_flags_out)) != 0;
+}
+
 // Finds or makes the flow's entry and adds the packet. Returns its slot, SLOT_NONE where it found none.
 DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* p,
                                    const struct packet_class* c, const struct flow_key* key, __u64 hash) {
@@ -241,11 +271,19 @@ DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* 
         return SLOT_NONE;
     }
     if (LIKELY(search.found != SLOT_NONE)) {
+        __u64 now = platform_now_coarse(ctx);
 #ifdef PLATFORM_SAMPLES
         sample_flow(ctx, entry, key, c);
 #endif
-        if (UNLIKELY(flow_add(ctx, entry, &packet, platform_now_coarse(ctx))))
-            platform_event(ctx, EVENT_FLOW_VOLUME, slot, key, entry->bytes_out);
+#ifdef PLATFORM_SENDERS
+        int due = sender_due(entry, &packet, now);
+#endif
+        if (UNLIKELY(flow_add(ctx, entry, &packet, now)))
+            flow_news(ctx, section, EVENT_FLOW_VOLUME, slot, &packet, key, entry->bytes_out);
+#ifdef PLATFORM_SENDERS
+        else if (UNLIKELY(due))
+            platform_look(ctx, section, 0, slot);
+#endif
         return slot;
     }
     struct flow_outer* outer = platform_outer(ctx, slot);
@@ -258,6 +296,9 @@ DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* 
             __builtin_memset(outer, 0, sizeof *outer);
         }
     }
+#ifdef PLATFORM_SENDERS
+    platform_sender_unseen(ctx, slot);
+#endif
     flow_create(ctx, entry, key, tag, &packet);
 #ifdef PLATFORM_SAMPLES
     platform_sample(ctx, key, c, (__u32)entry->initiator << SAMPLE_INITIATOR_SHIFT);
@@ -265,7 +306,7 @@ DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* 
 #ifdef PLATFORM_TAGS
     platform_tag_taken(ctx, slot, tag);
 #endif
-    platform_event(ctx, EVENT_FLOW_NEW, slot, key, entry->bytes_out);
+    flow_news(ctx, section, EVENT_FLOW_NEW, slot, &packet, key, entry->bytes_out);
     return slot;
 }
 

@@ -13,17 +13,12 @@
 // one. Who frees a slot clears the copy after the entry's own tag, which alone decides.
 #pragma once
 
+#include "classifier/datapath/section.h"
 #include "classifier/datapath/walk.h"
 
 DATAPATH_BEGIN
 
 enum { SLOT_NONE = 0xffffffff };
-
-// Per section, written by its owner only.
-struct section_state {
-    __u64 spilled;        // flows that were ever put into their second window
-    __u64 full_event_ns;  // when the last EVENT_FLOWS_FULL was sent
-};
 
 // What one packet adds to its flow.
 struct flow_packet {

@@ -139,7 +139,7 @@ struct Row {
 class PacketSet {
 public:
     PacketSet(std::string name, std::string what, unsigned budget_ns, const RegionTable& table,
-              std::span<const StreamPacket> stream, std::span<const StreamPacket> fill)
+              std::span<const StreamPacket> stream, std::span<const StreamPacket> fill, bool senders = true)
         : name_(std::move(name)),
           what_(std::move(what)),
           budget_ns_(budget_ns),
@@ -148,6 +148,7 @@ public:
         BpfTestRun::Options options;
         options.flow_slots = SLOTS;
         options.clock_from_packet = false;
+        options.senders = senders;
         auto run = BpfTestRun::open(options, table.block());
         if (!run) die(run.error().to_string());
         run_.emplace(std::move(*run));
@@ -238,9 +239,10 @@ void print_json(const std::vector<Row>& rows) {
 
 int main(int argc, char** argv) {
     CLI::App app{"bpf_bench: what a packet costs in the kernel"};
-    bool json = false;
+    bool json = false, compare = false;
     std::string geo_path = "build/share/geo.ewgeo";
     app.add_flag("--json", json, "a list of rows instead of a table");
+    app.add_flag("--compare-senders", compare, "three sets once more, without finding out who sends");
     app.add_option("--geo", geo_path, "compiled geo file")->capture_default_str();
     CLI11_PARSE(app, argc, argv);
 
@@ -258,6 +260,13 @@ int main(int argc, char** argv) {
                       std::span<StreamPacket>{});
     sets.emplace_back("outside", "all outside, 64k flows", 120, *table, outside, std::span<StreamPacket>{});
     sets.emplace_back("full", "each packet a new flow, table full", 300, *table, fresh, fill);
+    if (compare) {
+        sets.emplace_back("home -", "home, senders off", 20, *table, home, std::span<StreamPacket>{}, false);
+        sets.emplace_back("mixed -", "mixed, senders off", 50, *table, mixed, std::span<StreamPacket>{},
+                          false);
+        sets.emplace_back("outside -", "outside, senders off", 120, *table, outside,
+                          std::span<StreamPacket>{}, false);
+    }
     // In turns: a noisy neighbour who comes and goes meets all sets, and none has him in every repetition.
     for (unsigned i = 0; i < REPETITIONS; i++)
         for (auto& set : sets) set.repeat();

@@ -11,6 +11,7 @@
 
 #include "capture/ebpf/libbpf_words.h"
 #include "capture/ebpf/object.h"
+#include "capture/ebpf/sender_object.h"
 
 namespace egresswatch::test {
 
@@ -24,7 +25,8 @@ struct BpfTestRun::State {
     cpu_set_t affinity_before{};
     BpfObject object;
     SharedMaps maps;
-    Mapping entries, outers;
+    Mapping entries, outers, senders;
+    std::unique_ptr<capture::SenderObject> sender_object;
     std::vector<datapath::flow_event> events;
     ring_buffer* ring = nullptr;
 
@@ -59,6 +61,7 @@ std::expected<BpfTestRun, OsError> BpfTestRun::open(const Options& options,
     object_options.flow_slots = options.flow_slots;
     object_options.hash_seed = options.hash_seed;
     object_options.track_all = options.track_all;
+    object_options.look_for_senders = options.senders;
     object_options.clock_from_tstamp = options.clock_from_packet;
     auto object = BpfObject::load(object_options, block, nullptr);
     if (!object) return std::unexpected(object.error());
@@ -73,6 +76,15 @@ std::expected<BpfTestRun, OsError> BpfTestRun::open(const Options& options,
     auto outers = Mapping::of_map(state->maps.outers.get(), slots * sizeof(datapath::flow_outer), "outers");
     if (!outers) return std::unexpected(outers.error());
     state->outers = std::move(*outers);
+    auto senders =
+        Mapping::of_map(state->maps.senders.get(), slots * sizeof(datapath::flow_sender), "senders");
+    if (!senders) return std::unexpected(senders.error());
+    state->senders = std::move(*senders);
+    if (options.senders) {
+        auto loaded = capture::SenderObject::load(state->maps, options.flow_slots);
+        if (!loaded) return std::unexpected(loaded.error());
+        state->sender_object = std::move(*loaded);
+    }
     state->ring = ring_buffer__new(state->maps.events.get(), State::keep, state.get(), nullptr);
     if (state->ring == nullptr) return capture::os_error("open the event ring", {}, errno);
     return BpfTestRun(std::move(state));
@@ -112,6 +124,10 @@ std::expected<bool, OsError> BpfTestRun::install_block(std::span<const std::byte
 
 std::span<datapath::flow_entry> BpfTestRun::table() const {
     return {static_cast<datapath::flow_entry*>(state_->entries.data()), state_->options.flow_slots};
+}
+
+std::span<const datapath::flow_sender> BpfTestRun::senders() const {
+    return {static_cast<const datapath::flow_sender*>(state_->senders.data()), state_->options.flow_slots};
 }
 
 std::span<const datapath::flow_outer> BpfTestRun::outers() const {

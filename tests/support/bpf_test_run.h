@@ -17,6 +17,7 @@
 
 #include "capture/engine.h"
 #include "classifier/datapath/layout.h"
+#include "classifier/datapath/sender.h"
 
 namespace egresswatch::test {
 
@@ -26,6 +27,7 @@ public:
         std::uint32_t flow_slots = 4096;  // a power of two; the table of one CPU, which all packets run on
         std::uint64_t hash_seed = 42;
         bool track_all = false;
+        bool senders = false;           // with the program that says who sends: whoever calls run()
         bool clock_from_packet = true;  // Packet::at_ns is the clock, Packet::wire_bytes the length
     };
     struct Packet {
@@ -57,6 +59,7 @@ public:
 
     [[nodiscard]] std::span<datapath::flow_entry> table() const;
     [[nodiscard]] std::span<const datapath::flow_outer> outers() const;
+    [[nodiscard]] std::span<const datapath::flow_sender> senders() const;
     [[nodiscard]] datapath::class_totals class_totals(std::uint32_t class_id) const;
     [[nodiscard]] datapath::iface_totals iface_totals() const;
     [[nodiscard]] std::array<std::uint64_t, datapath::LOSS_REASON_COUNT> losses() const;

@@ -83,7 +83,14 @@ class Alert:
         where = ", ".join(f"{name} {value}" for name, value in self.group.items())
         verdict = f"allowed by {self.get('egresswatch.allow_id')}" if self.allowed else "not allowed"
         return (f"{str(self.level).upper()} {self.rule}: {self.value / 1e6:.1f} MB to {where} ({self.country}), {verdict}, "
-                f"initiator {self.initiator}, {self.transport}")
+                f"initiator {self.initiator}, {self.transport}, {self.sender}")
+
+    @property
+    def sender(self):
+        if not self.get("process"):
+            return f"sender {self.get('egresswatch.sender', 'not looked for')}"
+        return (f"by {self.get('process.executable')} (pid {self.get('process.pid')}, user {self.get('user.name')}, "
+                f"sha256 {str(self.get('process.hash.sha256'))[:12]}...)")
 
 
 class AlertLog:

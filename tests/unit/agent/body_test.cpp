@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "agent/records/ecs.h"
+#include "agent/sender.h"
 #include "tests/support/catch.h"
 #include "tests/support/sample_finding.h"
 
@@ -17,6 +18,24 @@ using records::BodyKind;
 using records::Json;
 
 namespace {
+
+capture::Process sample_process() {
+    capture::Process process;
+    process.id = {1, 4711, 1};
+    process.command = "rclone";
+    process.executable = "/usr/bin/rclone";
+    process.sha256 = std::string(64, 'a');
+    process.hash = capture::HashState::known;
+    process.command_line = "rclone copy *** ***";
+    process.uid = 34;
+    process.user = "backup";
+    process.cgroup = "/system.slice/nightly.service";
+    process.names = {"nightly.service", "", std::string(64, 'b'), "docker",
+                     "0f5f2b4c-1e2d-4c3b-9a8f-001122334455"};
+    process.parent_pid = 1;
+    process.parent_command = "systemd";
+    return process;
+}
 
 struct EcsField {
     std::string type;
@@ -87,6 +106,10 @@ std::vector<Json> one_of_each_kind() {
     gap.reason = "retention";
     gap.first_seq = 3;
     gap.last_seq = 9;
+    Json with_sender = records::finding_record(origin, sample_finding());
+    const capture::Process process = sample_process();
+    add_sender_members(with_sender, {1, 4711, 1, 0, datapath::SENDER_PROCESS, datapath::HOW_SENT, 0, 0},
+                       &process);
     return {stored(records::finding_record(origin, sample_finding())),
             stored(records::finding_record(origin, remote_first)),
             stored(std::move(named)),
@@ -98,7 +121,8 @@ std::vector<Json> one_of_each_kind() {
             stored(records::coverage_record(origin, {})),
             stored(records::checkpoint_record(origin, {})),
             stored(records::record_head(origin, "heartbeat", sample_time(0))),
-            stored(records::flow_record(origin, sample_flow("192.0.2.1", "203.0.113.9"), {}, nullptr))};
+            stored(records::flow_record(origin, sample_flow("192.0.2.1", "203.0.113.9"), {}, nullptr)),
+            stored(with_sender)};
 }
 
 }  // namespace
@@ -114,6 +138,28 @@ TEST_CASE("every ECS field of every kind of record is in the schema and has its 
     CHECK_FALSE(has_type(Json("443"), {"long", false}));
     CHECK_FALSE(has_type(Json("x"), {"keyword", true}));
     CHECK_FALSE(has_type(Json("300.1.1.1"), {"ip", false}));
+}
+
+TEST_CASE("a finding says who sent, in every body", "[records][ecs]") {
+    Json record = stored(records::finding_record(sample_origin(), sample_finding()));
+    const capture::Process process = sample_process();
+    add_sender_members(record, {1, 4711, 1, 0, datapath::SENDER_PROCESS, datapath::HOW_SENT, 0, 0}, &process);
+    const Json document = records::ecs_document(record);
+    CHECK(document["process"]["pid"] == 4711);
+    CHECK(document["process"]["hash"]["sha256"] == process.sha256);
+    CHECK(document["user"]["name"] == "backup");
+    CHECK(document["container"]["id"] == std::string(64, 'b'));
+    CHECK(document["egresswatch"]["process"]["unit"] == "nightly.service");
+    CHECK(document["egresswatch"]["sender"] == "process");
+    CHECK(document["message"].get<std::string>().find(", by /usr/bin/rclone (pid 4711, user backup, bbbb") !=
+          std::string::npos);
+    // Nobody can be named: the reason stands in its place.
+    Json routed = stored(records::finding_record(sample_origin(), sample_finding()));
+    add_sender_members(routed, {0, 0, 0, 7, datapath::SENDER_ROUTED, 0, 0, 0}, nullptr);
+    CHECK(routed["process"].is_null());
+    CHECK(routed["sender"]["came_by_ifindex"] == 7);
+    CHECK(!records::ecs_document(routed).contains("process"));
+    CHECK(records::ecs_document(routed)["egresswatch"]["sender"] == "routed");
 }
 
 TEST_CASE("the documentation lists the ECS types", "[records][ecs]") {

@@ -24,10 +24,11 @@ struct Table {
     std::vector<dp::flow_entry> entries{2 * SLOTS};
     std::vector<dp::flow_tags> tags{2 * SLOTS / dp::FLOW_PROBES};
     std::vector<dp::flow_outer> outers{2 * SLOTS};
+    std::vector<dp::flow_sender> senders{2 * SLOTS};
     bool grace_over = false;
     unsigned graces = 0;
-    FlowDrain drain{
-        {SLOTS, 60s, 5s}, entries, tags, outers, {[this] { graces++; }, [this] { return grace_over; }}};
+    FlowDrain drain{{SLOTS, 60s, 5s}, entries, tags,
+                    outers,           senders, {[this] { graces++; }, [this] { return grace_over; }}};
 
     dp::flow_entry& put(std::uint32_t slot, std::uint16_t port, std::uint64_t bytes, std::uint64_t at_ns) {
         dp::flow_entry& entry = entries[slot];
@@ -45,11 +46,44 @@ struct Table {
     std::vector<FlowUpdate> scan(std::uint64_t now_ns) {
         while (!drain.scan(7, now_ns)) continue;
         drain.advance_closing();
+        drain.update_senders().clear();
         return std::exchange(drain.updates(), {});
     }
 };
 
 }  // namespace
+
+TEST_CASE("a flow's sender is that of the slot that moves, and a process before a reason for none",
+          "[ebpf][unit]") {
+    Table table;
+    table.put(3, 443, 100, 10 * SECOND);
+    table.put(SLOTS + 9, 443, 100, 10 * SECOND);
+    table.senders[3] = {1, 4711, 1, 0, dp::SENDER_PROCESS, dp::HOW_SENT, 0, 0};
+    table.senders[SLOTS + 9] = {0, 0, 0, 0, dp::SENDER_HANDSHAKE, 0, 0, 0};
+    (void)table.drain.scan(2 * SLOTS, 11 * SECOND);
+    REQUIRE(table.drain.updates().size() == table.drain.update_senders().size());
+    REQUIRE(!table.drain.updates().empty());
+    CHECK(table.drain.update_senders().back().pid == 4711);
+    table.drain.updates().clear();
+    table.drain.update_senders().clear();
+    // Another process sends, on the other CPU.
+    table.entries[SLOTS + 9].bytes_out = 200;
+    table.senders[SLOTS + 9] = {2, 4712, 1, 0, dp::SENDER_PROCESS, dp::HOW_INHERITED, 1, 0};
+    (void)table.drain.scan(2 * SLOTS, 12 * SECOND);
+    REQUIRE(table.drain.update_senders().size() == 1);
+    CHECK(table.drain.update_senders()[0].pid == 4712);
+    CHECK(table.drain.update_senders()[0].changes == 1);
+}
+
+TEST_CASE("what was sent while nobody looked says so", "[ebpf][unit]") {
+    Table table;
+    table.put(3, 443, 100, 10 * SECOND);
+    FlowDrain drain({SLOTS, 60s, 5s, true}, table.entries, table.tags, table.outers, table.senders,
+                    {[] {}, [] { return true; }});
+    (void)drain.scan(2 * SLOTS, 11 * SECOND);
+    REQUIRE(drain.update_senders().size() == 1);
+    CHECK(drain.update_senders()[0].outcome == dp::SENDER_DAEMON_AWAY);
+}
 
 TEST_CASE("two CPUs' slots of one flow are one flow", "[ebpf][unit]") {
     Table table;

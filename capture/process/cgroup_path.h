@@ -1,0 +1,23 @@
+// capture/process/cgroup_path.h - what the path of a control group says: systemd unit, container, pod.
+//
+// In:      a path below the root of cgroup v2, as in /proc/PID/cgroup.   Out: names, empty where there are
+// none. Forms:   cgroup_path.cpp has the table; tests/unit/capture/cgroup_path_test.cpp a path of each
+// runtime. SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace egresswatch::capture {
+
+struct CgroupNames {
+    std::string unit;       // "nightly.service", "session-3.scope", "user@1000.service"
+    std::string user_unit;  // of a user's own systemd, below user@1000.service
+    std::string container;  // id
+    std::string runtime;    // "docker", "containerd", "cri-o", "podman", "lxc", "nspawn"; empty: not said
+    std::string pod;        // uid of the Kubernetes pod
+};
+
+[[nodiscard]] CgroupNames names_of_cgroup(std::string_view path);
+
+}  // namespace egresswatch::capture

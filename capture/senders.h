@@ -1,0 +1,22 @@
+// capture/senders.h - who sends: what an engine knows of it that sees the sockets of its host.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "classifier/datapath/sender.h"
+#include "classifier/flow_update.h"
+
+namespace egresswatch::capture {
+
+struct Process;  // capture/process/process.h
+
+// Beside Engine. From the engine's thread; answers are valid until the next call of poll(), stop() or this.
+class SenderSource {
+public:
+    virtual ~SenderSource() = default;
+    // Of an update while it is handed over: the object itself, not a copy of it.
+    [[nodiscard]] virtual datapath::flow_sender sender_of(const FlowUpdate& update) const noexcept = 0;
+    // Null where it names no process.
+    [[nodiscard]] virtual const Process* process_of(const datapath::flow_sender& sender) = 0;
+};
+
+}  // namespace egresswatch::capture

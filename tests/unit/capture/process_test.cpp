@@ -1,0 +1,146 @@
+// tests/unit/capture/process_test.cpp - arguments, user names, hashes of executables, the cache of processes.
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "capture/ebpf/sender_object.h"
+#include "capture/process/command_line.h"
+#include "capture/process/process_cache.h"
+#include "capture/process/user_names.h"
+#include "tests/support/catch.h"
+#include "tests/support/temp_dir.h"
+
+using namespace egresswatch::capture;
+using namespace std::string_literals;
+
+namespace {
+
+// A file as a request names it. Of a process that is not there: only its path can lead to the file.
+ExecutableHasher::Request request_for(const std::string& path) {
+    struct stat info {};
+    REQUIRE(::stat(path.c_str(), &info) == 0);
+    return {{1, 0x7fffffff, 1}, path, info.st_ino, ::major(info.st_dev) << 20 | ::minor(info.st_dev), false};
+}
+
+std::expected<std::string, std::string> hash_of(ExecutableHasher& hasher, ExecutableHasher::Request request) {
+    REQUIRE(hasher.want(std::move(request)));
+    pollfd ready{hasher.fd(), POLLIN, 0};
+    REQUIRE(::poll(&ready, 1, 10'000) == 1);
+    auto results = hasher.take();
+    REQUIRE(results.size() == 1);
+    return results.front().sha256;
+}
+
+Process process(std::uint32_t pid) {
+    Process out;
+    out.id = {1, pid, 1};
+    return out;
+}
+
+}  // namespace
+
+TEST_CASE("arguments are shown as the configuration says", "[capture][unit]") {
+    const std::string words = "rclone\0copy\0--password=secret\0-phidden\0-v\0--\0s3:bucket\0"s;
+    CHECK(command_line_of(words, ArgumentPolicy::full) ==
+          "rclone copy --password=secret -phidden -v -- s3:bucket");
+    CHECK(command_line_of(words, ArgumentPolicy::masked) == "rclone *** --password=*** -p*** -v -- ***");
+    CHECK(command_line_of(words, ArgumentPolicy::none).empty());
+    // Nothing of a value may show, wherever the kernel's copy ends.
+    for (std::size_t cut = 7; cut < words.size(); cut++) {
+        const std::string line =
+            command_line_of(std::string_view(words).substr(0, cut), ArgumentPolicy::masked);
+        INFO(line);
+        CHECK(line.find("sec") == std::string::npos);
+        CHECK(line.find("hid") == std::string::npos);
+        CHECK(line.find("s3") == std::string::npos);
+    }
+    CHECK(command_line_of("", ArgumentPolicy::full).empty());
+}
+
+TEST_CASE("user names come from the list of the host and follow it", "[capture][unit]") {
+    const egresswatch::testing::TempDir directory;
+    const std::string file = (directory.path() / "passwd").string();
+    std::ofstream(file)
+        << "root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\nbroken\n:x:5:5::\nbackup:x:34:34::/:\n";
+    UserNames users(file);
+    CHECK(users.name_of(0) == "root");
+    CHECK(users.name_of(34) == "backup");
+    CHECK(users.name_of(5).empty());
+    CHECK(users.name_of(1000).empty());
+    std::ofstream(file) << "alice:x:1000:1000::/home/alice:/bin/sh\n";
+    const timespec times[2] = {{0, UTIME_OMIT}, {1'900'000'000, 0}};
+    REQUIRE(::utimensat(AT_FDCWD, file.c_str(), times, 0) == 0);
+    CHECK(users.name_of(1000) == "alice");
+    CHECK(users.name_of(34).empty());
+}
+
+TEST_CASE("a hash is that of the file that was named, and read once", "[capture][unit]") {
+    const egresswatch::testing::TempDir directory;
+    const std::string file = (directory.path() / "program").string();
+    std::ofstream(file) << "abc";
+    auto hasher = ExecutableHasher::start();
+    REQUIRE(hasher);
+    // FIPS 180-2, appendix B.1.
+    const std::string abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    const auto request = request_for(file);
+    CHECK(hash_of(**hasher, request) == abc);
+    CHECK(hash_of(**hasher, request) == abc);
+    CHECK((*hasher)->files_read() == 1);
+    // Other contents with the same size and time: another file all the same.
+    struct stat before {};
+    REQUIRE(::stat(file.c_str(), &before) == 0);
+    std::ofstream(file) << "abd";
+    const timespec times[2] = {before.st_atim, before.st_mtim};
+    REQUIRE(::utimensat(AT_FDCWD, file.c_str(), times, 0) == 0);
+    CHECK(hash_of(**hasher, request) != abc);
+    // Another file under the path.
+    std::ofstream(file + ".new") << "abc";
+    REQUIRE(::rename((file + ".new").c_str(), file.c_str()) == 0);
+    CHECK(!hash_of(**hasher, request).has_value());
+    CHECK(hash_of(**hasher, request_for(file)) == abc);
+}
+
+TEST_CASE("the file that a process runs is read through /proc though its path is gone", "[capture][unit]") {
+    struct stat info {};
+    REQUIRE(::stat("/proc/self/exe", &info) == 0);
+    auto hasher = ExecutableHasher::start();
+    REQUIRE(hasher);
+    ExecutableHasher::Request request{{0, static_cast<std::uint32_t>(::getpid()), 0},
+                                      "/nowhere",
+                                      info.st_ino,
+                                      ::major(info.st_dev) << 20 | ::minor(info.st_dev),
+                                      true};
+    const auto hash = hash_of(**hasher, request);
+    REQUIRE(hash);
+    CHECK(hash->size() == 64);
+    request.inode++;
+    CHECK(!hash_of(**hasher, request).has_value());
+}
+
+TEST_CASE("the cache forgets whom nobody has asked for longest", "[capture][unit]") {
+    ProcessCache cache(nullptr);
+    for (std::uint32_t pid = 1; pid <= ProcessCache::PROCESSES_MAX; pid++) cache.add(process(pid), 0, 0);
+    REQUIRE(cache.find({1, 1, 1}) != nullptr);
+    cache.add(process(0x7fffffff), 0, 0);
+    CHECK(cache.size() == ProcessCache::PROCESSES_MAX);
+    CHECK(cache.forgotten() == 1);
+    CHECK(cache.find({1, 2, 1}) == nullptr);
+    CHECK(cache.find({1, 1, 1}) != nullptr);
+    CHECK(cache.find({2, 1, 1}) == nullptr);  // the same pid, another process
+}
+
+TEST_CASE("the root of cgroup v2 is found wherever it is mounted", "[capture][unit]") {
+    CHECK(cgroup2_mount("23 28 0:21 / /proc rw - proc proc rw\n"
+                        "31 24 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
+                        "35 24 0:28 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw\n") ==
+          "/sys/fs/cgroup/unified");
+    CHECK(cgroup2_mount("30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw").size() == 14);
+    CHECK(cgroup2_mount("23 28 0:21 / /proc rw - proc proc rw\n").empty());
+    CHECK(cgroup2_mount("").empty());
+    CHECK(cgroup2_mount(" - cgroup2 ").find('/') == std::string::npos);
+}
