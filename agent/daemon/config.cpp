@@ -29,6 +29,7 @@ constexpr std::string_view dpdk_idle_words[] = {"sleep",
                                                 "spin"};  // these in the order of the enumerators, too
 constexpr std::string_view dpdk_spread_words[] = {"auto", "queues"};
 constexpr std::string_view dpdk_time_words[] = {"clock", "device"};
+constexpr std::string_view argument_words[] = {"full", "masked", "none"};  // of ArgumentPolicy, in order
 constexpr std::string_view track_words[] = {"outside", "all"};
 constexpr std::string_view log_words[] = {"debug", "info", "warn", "error"};
 constexpr std::string_view output_words[] = {"syslog", "file", "stdout", "http", "journald"};
@@ -88,6 +89,17 @@ const ConfigKey<FlowRecordSettings> flow_record_keys[] = {
      [](ConfigReader& r, const Node& n, FlowRecordSettings& c) {
          if (const auto value = r.integer(n, 0, 1'000'000))
              c.per_second_max = static_cast<std::uint32_t>(*value);
+     }},
+};
+
+const ConfigKey<ProcessSettings> process_keys[] = {
+    {"senders",
+     [](ConfigReader& r, const Node& n, ProcessSettings& c) { r.assign(r.boolean(n), c.senders); }},
+    {"hashes", [](ConfigReader& r, const Node& n, ProcessSettings& c) { r.assign(r.boolean(n), c.hashes); }},
+    {"arguments",
+     [](ConfigReader& r, const Node& n, ProcessSettings& c) {
+         if (const auto word = r.word(n, argument_words))
+             c.arguments = static_cast<capture::ArgumentPolicy>(*word);
      }},
 };
 
@@ -451,6 +463,8 @@ const ConfigKey<Config> config_keys[] = {
          }
          c.flow_slots_per_cpu = static_cast<std::uint32_t>(*slots);
      }},
+    {"processes", [](ConfigReader& r, const Node& n,
+                     Config& c) { r.mapping<ProcessSettings>(n, process_keys, "processes", c.processes); }},
     {"local_networks",
      [](ConfigReader& r, const Node& n, Config& c) { read_networks(r, n, c.local_networks); }},
     {"flow_memory", [](ConfigReader& r, const Node& n,
@@ -510,6 +524,7 @@ std::vector<std::string> config_key_names() {
     for (const auto& key : config_keys) names.emplace_back(key.name);
     for (const auto& key : flow_record_keys) names.push_back("flow_records." + std::string(key.name));
     for (const auto& key : name_keys) names.push_back("names." + std::string(key.name));
+    for (const auto& key : process_keys) names.push_back("processes." + std::string(key.name));
     for (const auto& key : pcap_keys) names.push_back("pcap." + std::string(key.name));
     for (const auto& key : dpdk_keys) names.push_back("dpdk." + std::string(key.name));
     for (const auto& key : journal_keys) names.push_back("journal." + std::string(key.name));

@@ -17,6 +17,7 @@
 #include "agent/outputs/output_config.h"
 #include "agent/records/names.h"
 #include "capture/dpdk/dpdk_engine.h"
+#include "capture/process/command_line.h"
 #include "classifier/address.h"
 #include "rules/diagnostics.h"
 
@@ -65,6 +66,13 @@ struct LivenessSettings {
     std::string canary_level = "low";
 };
 
+// Of the engine ebpf: what is found out about the processes that send.
+struct ProcessSettings {
+    bool senders = true;
+    bool hashes = true;
+    capture::ArgumentPolicy arguments = capture::ArgumentPolicy::masked;
+};
+
 struct MetricsSettings {
     std::string listen;  // "127.0.0.1:9847"; empty: no metrics
 };
@@ -75,6 +83,7 @@ struct Config {
     std::vector<std::string> interfaces{"all-physical"};
     bool track_all = false;
     std::uint32_t flow_slots_per_cpu = 0;  // ebpf; 0: the engine chooses
+    ProcessSettings processes;
     // Of the engines in user space.
     std::vector<Prefix> local_networks;              // empty: the region table tells which end is ours
     std::uint64_t flow_memory_bytes = 256ULL << 20;  // of all flow tables together

@@ -30,6 +30,9 @@ std::expected<MadeEngine, OsError> make_ebpf(const Config& config) {
     engine.flow_slots_per_cpu = config.flow_slots_per_cpu;
     engine.track_all = config.track_all;
     engine.sample_payload = config.names.inspect;
+    engine.senders = config.processes.senders;
+    engine.hashes = config.processes.hashes;
+    engine.arguments = config.processes.arguments;
     auto made = capture::EbpfEngine::make(std::move(engine));
     if (!made) return std::unexpected(made.error());
     const capture::EbpfEngine* ebpf = made->get();
