@@ -22,7 +22,9 @@ Json number_or_null(const std::optional<std::uint32_t>& number) {
 
 }  // namespace
 
-void add_process_facts(const capture::Process* process, rules::FlowFacts& facts) noexcept {
+void add_sender_facts(const datapath::flow_sender& sender, const capture::Process* process,
+                      rules::FlowFacts& facts) noexcept {
+    facts.sender = sender.outcome;
     if (process == nullptr || process->details_lost) return;
     facts.executable = process->executable;
     facts.sha256 = process->sha256;

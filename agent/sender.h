@@ -10,8 +10,9 @@
 
 namespace egresswatch {
 
-// Views into the process; null leaves everything unknown.
-void add_process_facts(const capture::Process* process, rules::FlowFacts& facts) noexcept;
+// Views into the process; null leaves everything about it unknown.
+void add_sender_facts(const datapath::flow_sender& sender, const capture::Process* process,
+                      rules::FlowFacts& facts) noexcept;
 
 // The members `sender` and `process` (null where there is none) of finding and flow records.
 void add_sender_members(nlohmann::ordered_json& record, const datapath::flow_sender& sender,

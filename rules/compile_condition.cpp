@@ -50,6 +50,8 @@ std::uint32_t word_bits(Field field, std::string_view word) {
             return tunnel_bits(word);
         case Field::weekday:
             return bit_of(rows::weekday_words, word);
+        case Field::sender:
+            return bit_of(rows::sender_words, word) << datapath::SENDER_PROCESS;
         default:
             return 0;
     }

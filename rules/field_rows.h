@@ -19,6 +19,10 @@ inline constexpr std::array<std::string_view, 9> class_words{
 inline constexpr std::array<std::string_view, 7> weekday_words{"mon", "tue", "wed", "thu",
                                                                "fri", "sat", "sun"};
 
+// In the order of enum sender_outcome, without its first.
+inline constexpr std::array<std::string_view, 8> sender_words{
+    "process", "routed", "kernel", "handshake", "no-socket", "older", "packet-socket", "daemon-away"};
+
 inline constexpr std::uint8_t select = USE_SELECT, group = USE_GROUP, distinct = USE_DISTINCT;
 
 inline constexpr std::array fields{
@@ -83,6 +87,12 @@ inline constexpr std::array fields{
               "Systemd units of the sender."},
     FieldInfo{Field::container, "container", text_list, select | group, process, true, true, "1.0",
               "Container ids of the sender."},
+    FieldInfo{
+        Field::sender, "sender", word_list, select | group, process, true, false, "1.1",
+        "Whether a process of this host is known to send, or why none is: routed (a guest, a container or "
+        "another host), kernel, handshake, no-socket, older (than the daemon), packet-socket, daemon-away; "
+        "unknown where nobody looks.",
+        sender_words},
     FieldInfo{Field::bytes_out, "bytes_out", size_range, select, given, false, false, "1.1",
               "Bytes that the flow has sent so far."},
     FieldInfo{Field::bytes_in, "bytes_in", size_range, select, given, false, false, "1.1",

@@ -42,6 +42,7 @@ enum class Field : std::uint8_t {
     cgroup,
     unit,
     container,
+    sender,
     bytes_out,
     bytes_in,
     packets_out,

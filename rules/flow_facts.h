@@ -7,6 +7,7 @@
 #include <span>
 #include <string_view>
 
+#include "classifier/datapath/sender.h"
 #include "classifier/flow_update.h"
 
 namespace egresswatch::rules {
@@ -28,6 +29,7 @@ struct FlowFacts {
     std::string_view cgroup;
     std::string_view unit;
     std::string_view container;
+    std::uint8_t sender = datapath::SENDER_UNSEEN;  // enum sender_outcome
 
     [[nodiscard]] bool has_process() const noexcept { return !executable.empty() || uid || !cgroup.empty(); }
     // What the sender says it talks to; empty: nothing.

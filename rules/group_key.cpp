@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "classifier/sender.h"
 #include "rules/limits.h"
 #include "rules/names.h"
 #include "rules/values.h"
@@ -45,6 +46,9 @@ std::string_view text_of(Field field, const Subject& subject) {
             return facts.unit;
         case Field::container:
             return facts.container;
+        case Field::sender:
+            return facts.sender == datapath::SENDER_UNSEEN ? std::string_view()
+                                                           : sender_outcome_name(facts.sender);
         case Field::app:
             return facts.app;
         default:

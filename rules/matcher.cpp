@@ -223,6 +223,10 @@ Truth match_process(const Predicate& predicate, const FlowFacts& facts) {
             return in_texts(predicate, facts.unit);
         case Field::container:
             return in_texts(predicate, facts.container);
+        case Field::sender:
+            if (facts.sender == datapath::SENDER_UNSEEN)
+                return predicate.unknown ? Truth::yes : Truth::unknown;
+            return truth((predicate.bits >> facts.sender & 1) != 0);
         case Field::app:
             return in_texts(predicate, facts.app);
         default:

@@ -81,7 +81,7 @@ struct NamedSet {  // a value of `list:` or of `region:` that is a name
 struct Predicate {
     Field field{};
     bool unknown = false;    // `unknown` is one of the values
-    std::uint32_t bits = 0;  // 1 << region_kind, local_kind + 8, tunnel_kind, initiator, weekday; 1: true
+    std::uint32_t bits = 0;  // 1 << region_kind, local_kind + 8, tunnel_kind, initiator, weekday, sender_outcome; 1: true
     std::vector<NamedSet> sets;
     std::vector<Country> countries;
     PrefixSet prefixes;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "classifier/sender.h"
 #include "rules/fields.h"
 #include "rules/limits.h"
 #include "rules/rule_test.h"
@@ -29,6 +30,7 @@ private:
     TestFlow read_flow(const Fields& fields);
     void read_counters(const Fields& fields, TestFlow& flow);
     void read_tunnel(const Fields& fields, TestFlow& flow);
+    static void read_facts(const Fields& fields, TestFacts& facts);
     void check_size_of(const Fields& fields, const TestFlow& flow);
     ExpectedFinding read_expected(const Fields& fields);
 
@@ -106,6 +108,7 @@ TestFlow Reader::read_flow(const Fields& fields) {
     if (initiator == "remote") flow.initiator = datapath::INITIATOR_REMOTE;
     if (initiator == "unknown") flow.initiator = datapath::INITIATOR_UNKNOWN;
     read_tunnel(fields, flow);
+    read_facts(fields, flow.facts);
     read_counters(fields, flow);
     check_size_of(fields, flow);
     return flow;
@@ -121,6 +124,32 @@ void Reader::read_tunnel(const Fields& fields, TestFlow& flow) {
                         "add `outer_remote:` with the address of its far end");
     flow.outer_remote = address(fields, "outer_remote", "::");
     for (const Node* node : fields.scalars("outer_country")) flow.outer_country = country(node->text);
+}
+
+void Reader::read_facts(const Fields& fields, TestFacts& facts) {
+    const auto first = [&](std::string_view key, auto parse) {
+        auto all = fields.list(key, parse);
+        return all.empty() ? std::string() : std::move(all.front());
+    };
+    facts.dns = fields.list("dns", parse_domain);
+    facts.asks = fields.list("asks", parse_domain);
+    facts.sni = first("sni", parse_domain);
+    facts.http_host = first("http_host", parse_domain);
+    facts.app = fields.text("app");
+    if (facts.app.empty()) facts.app = !facts.sni.empty() ? "tls" : !facts.http_host.empty() ? "http" : "";
+    facts.executable = first("executable", parse_path);
+    facts.sha256 = first("sha256", parse_sha256);
+    facts.user = fields.text("user");
+    facts.uid = fields.value("uid", [](std::string_view t) { return parse_whole(t, 0, 0xffffffff); });
+    facts.cgroup = fields.text("cgroup");
+    facts.unit = fields.text("unit");
+    facts.container = fields.text("container");
+    const bool known = facts.uid || !facts.executable.empty() || !facts.sha256.empty() ||
+                       !facts.user.empty() || !facts.cgroup.empty() || !facts.unit.empty() ||
+                       !facts.container.empty();
+    if (known) facts.sender = datapath::SENDER_PROCESS;
+    for (std::uint8_t outcome = datapath::SENDER_PROCESS; outcome < datapath::SENDER_OUTCOME_COUNT; ++outcome)
+        if (fields.text("sender") == sender_outcome_name(outcome)) facts.sender = outcome;
 }
 
 void Reader::read_counters(const Fields& fields, TestFlow& flow) {

@@ -135,6 +135,67 @@ void add_updates(const TestFlow& flow, Timestamp begin, FlowUpdate update, std::
     out.push_back(update);
 }
 
+// An update, or a question to a name server, and whose it is.
+struct Step {
+    FlowUpdate update;
+    const TestFlow* flow;
+    std::string asked;
+};
+
+// 32 letters and digits of base32, and a dot.
+std::string new_label(std::uint64_t number) {
+    constexpr std::string_view digits = "abcdefghijklmnopqrstuvwxyz234567";
+    std::string out;
+    for (int at = 0; at < 32; ++at) {  // a step of SplitMix64 each
+        std::uint64_t mixed = (number * 32 + static_cast<std::uint64_t>(at) + 1) * 0x9e3779b97f4a7c15;
+        mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9;
+        mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111eb;
+        out += digits[mixed >> 59];
+    }
+    return out + ".";
+}
+
+void add_steps(const TestFlow& flow, std::uint64_t number, Timestamp begin, FlowUpdate head,
+               std::vector<Step>& out) {
+    head.first_seen = head.last_seen = begin;
+    for (const std::string& name : flow.facts.asks)
+        out.push_back({head, &flow, name.starts_with("*.") ? new_label(number) + name.substr(2) : name});
+    std::vector<FlowUpdate> updates;
+    add_updates(flow, begin, head, updates);
+    for (const FlowUpdate& update : updates) out.push_back({update, &flow, {}});
+}
+
+// What a step says beyond its counters. Refers to the flow, and to itself.
+class StepFacts {
+public:
+    explicit StepFacts(const Step& step) {
+        const TestFacts& known = step.flow->facts;
+        dns_.assign(known.dns.begin(), known.dns.end());
+        facts_.dns = dns_;
+        facts_.sni = known.sni;
+        facts_.http_host = known.http_host;
+        facts_.app = step.asked.empty() ? std::string_view(known.app) : "dns";
+        facts_.names_local = step.update.initiator == datapath::INITIATOR_REMOTE;
+        const std::string_view said = facts_.said();
+        facts_.contradiction = !said.empty() && !dns_.empty() && std::ranges::find(dns_, said) == dns_.end();
+        facts_.executable = known.executable;
+        facts_.sha256 = known.sha256;
+        facts_.user = known.user;
+        facts_.uid = known.uid;
+        facts_.cgroup = known.cgroup;
+        facts_.unit = known.unit;
+        facts_.container = known.container;
+        facts_.sender = known.sender;
+    }
+    StepFacts(const StepFacts&) = delete;
+    StepFacts& operator=(const StepFacts&) = delete;
+    [[nodiscard]] const FlowFacts& facts() const noexcept { return facts_; }
+
+private:
+    std::vector<std::string_view> dns_;
+    FlowFacts facts_;
+};
+
 std::string value_of(const Finding& finding, const std::string& name) {
     if (name == "level") return std::string(level_name(finding.level));
     if (name == "remote") return finding.flow.remote().to_string();
@@ -225,18 +286,18 @@ CaseResult run_rule_case(const RuleCase& test, const std::shared_ptr<const Polic
     if (!result.differences.empty()) return result;
 
     Classes classes(*policy);
-    std::vector<FlowUpdate> updates;
+    std::vector<Step> steps;
     for (const TestFlow& flow : test.flows)
         for (std::uint64_t number = 0; number < flow.times; ++number) {
-            if (updates.size() > test_updates_max) {
+            if (steps.size() > test_updates_max) {
                 result.differences.push_back("the flows give more than " + std::to_string(test_updates_max) +
                                              " updates");
                 return result;
             }
-            add_updates(flow, test.start + flow.at + flow.every * static_cast<std::int64_t>(number),
-                        head_of(flow, number, classes), updates);
+            add_steps(flow, number, test.start + flow.at + flow.every * static_cast<std::int64_t>(number),
+                      head_of(flow, number, classes), steps);
         }
-    std::ranges::stable_sort(updates, {}, &FlowUpdate::last_seen);
+    std::ranges::stable_sort(steps, {}, [](const Step& step) { return step.update.last_seen; });
 
     Evaluator evaluator(policy, [&](const Address& address) { return classes.find(address); });
     std::vector<Finding> findings;
@@ -246,9 +307,15 @@ CaseResult run_rule_case(const RuleCase& test, const std::shared_ptr<const Polic
         now = std::max(now, to);
         evaluator.advance(now, findings);
     };
-    for (const FlowUpdate& update : updates) {
+    for (const Step& step : steps) {
+        const FlowUpdate& update = step.update;
         if (update.last_seen > now) pass_time(update.last_seen);
-        evaluator.evaluate(update, classes.info(update.key.class_id), now, findings);
+        const StepFacts known(step);
+        const ClassInfo& info = classes.info(update.key.class_id);
+        if (step.asked.empty())
+            evaluator.evaluate(update, info, now, findings, known.facts());
+        else
+            evaluator.observe({update, step.asked, update.last_seen}, info, now, findings, known.facts());
     }
     pass_time(test.start + test.until);
     std::erase_if(findings, [&](const Finding& finding) {

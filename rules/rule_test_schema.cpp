@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "rules/field_rows.h"
+
 namespace egresswatch::rules {
 
 namespace schema {
@@ -38,7 +40,7 @@ constexpr std::array<Key, 6> rule_case_keys{{
      &expected_finding},
     {"until", duration, optional, "How far time goes on. Default: to the last update of a flow."},
 }};
-constexpr std::array<Key, 19> test_flow_keys{{
+constexpr std::array<Key, 32> test_flow_keys{{
     {"at", duration, required, "When its first packet is seen, from `start` on."},
     {"remote", cidr_list, required,
      "The remote address. Repetitions go through the addresses of a prefix, and through a list."},
@@ -65,6 +67,25 @@ constexpr std::array<Key, 19> test_flow_keys{{
      nullptr,
      Source::given,
      true},
+    {"dns", domain_list, optional, "Names that DNS answers gave the remote address."},
+    {"sni", domain_list, optional, "The name that its TLS or QUIC handshake asks for."},
+    {"http_host", domain_list, optional, "The host of its HTTP request."},
+    {"app", text, optional,
+     "Application protocol, as in tls. Default: tls with `sni`, http with `http_host`."},
+    {"asks", domain_list, optional,
+     "Names that it asks of a DNS server as it begins. `*.` stands for a label of 32 letters and digits, "
+     "another one "
+     "each time."},
+    {"executable", path_list, optional, "The executable of its sender."},
+    {"sha256", hash_list, optional, "SHA-256 of that."},
+    {"user", text, optional, "The sender's user."},
+    {"uid", integer, optional, "And the user's id."},
+    {"cgroup", text, optional, "The sender's control group."},
+    {"unit", text, optional, "The sender's systemd unit."},
+    {"container", text, optional, "The sender's container id."},
+    {"sender", word, optional,
+     "What is known of the sender. Default: process where the keys above say something of it, else nothing.",
+     rows::sender_words},
     {"bytes_out", size, optional, "What leaves in all, with a unit. Default: 0 B."},
     {"bytes_in", size, optional, "What comes in. Default: 0 B."},
     {"packets_out", integer, optional, "Default: one for each 1400 bytes begun."},

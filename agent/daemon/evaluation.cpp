@@ -77,7 +77,7 @@ void Evaluation::Known::add_sender() {
     if (of_.senders_ == nullptr) return;
     sender_ = of_.senders_->sender_of(update_);
     process_ = of_.senders_->process_of(sender_);
-    add_process_facts(process_, facts);
+    add_sender_facts(sender_, process_, facts);
 }
 
 void Evaluation::Known::add_to(records::Json& record) {
