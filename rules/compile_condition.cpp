@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "classifier/datapath/sender.h"
 #include "rules/compiler.h"
 #include "rules/field_rows.h"
 #include "rules/limits.h"
@@ -133,24 +134,6 @@ bool of_class(const Predicate& predicate) {
     }
 }
 
-// Fields without which the condition cannot hold, and which this version does not know.
-std::vector<std::string> missing_fields(const Condition& condition) {
-    std::vector<std::string> out;
-    const auto add = [&](const std::vector<std::string>& names) {
-        for (const std::string& name : names)
-            if (std::ranges::find(out, name) == out.end()) out.push_back(name);
-    };
-    for (const Predicate& predicate : condition.predicates)
-        if (!in_this_version(field_info(predicate.field).source) && !predicate.unknown)
-            add({std::string(field_info(predicate.field).name)});
-    for (const Condition& part : condition.all) add(part.unknown_fields);
-    for (const Condition& part : condition.none) add(part.unknown_fields);
-    const auto cannot_hold = [](const Condition& part) { return !part.unknown_fields.empty(); };
-    if (std::ranges::all_of(condition.any, cannot_hold))
-        for (const Condition& part : condition.any) add(part.unknown_fields);
-    return out;
-}
-
 }  // namespace
 
 DomainName domain_of(std::string_view text) {
@@ -186,12 +169,11 @@ void PolicyBuilder::read_condition(const Fields& fields, Selection selection, co
         if (info == nullptr) continue;
         Predicate predicate =
             read_predicate(fields, key, senders ? Field::executable : info->field, selection);
-        warn_unknown_source(fields, key, selection, predicate.unknown);
+        if (key.source == Source::asn_data) ask_for_asn(fields, fields.key_node(key.name));
         condition.predicates.push_back(std::move(predicate));
     }
     const auto flow = std::ranges::stable_partition(condition.predicates, of_class);
     condition.flow_from = static_cast<std::size_t>(flow.begin() - condition.predicates.begin());
-    condition.unknown_fields = missing_fields(condition);
 }
 
 Predicate PolicyBuilder::read_predicate(const Fields& fields, const Key& key, Field field,
@@ -279,13 +261,6 @@ void PolicyBuilder::read_list_names(const Fields& fields, Selection selection, P
         }
         out.sets.push_back(list.set);
         out.sets.back().executables.clear();
-        const bool only_names = list.set.countries.empty() && list.set.asns.empty() &&
-                                !list.set.prefixes.list && !list.set.prefixes.place_set;
-        if (only_names)
-            problems_.warning(fields.where(), *node, "unknown-field",
-                              "the list " + in_quotes(node->text) +
-                                  " holds only what is unknown in this version: it contains no flow",
-                              "add prefixes or countries to it, or wait for the version that knows the rest");
     }
 }
 
@@ -316,20 +291,6 @@ void PolicyBuilder::read_region_names(const Fields& fields, Selection selection,
                         "there is no region " + in_quotes(node->text),
                         near.empty() ? "write " + one_of(names) : "write " + std::string(near));
     }
-}
-
-void PolicyBuilder::warn_unknown_source(const Fields& fields, const Key& key, Selection selection,
-                                        bool asks_for_unknown) {
-    if (key.source == Source::asn_data) ask_for_asn(fields, fields.key_node(key.name));
-    if (in_this_version(key.source) || asks_for_unknown) return;
-    const char* effect = selection == Selection::when    ? "the rule cannot fire"
-                         : selection == Selection::match ? "the exception excuses nothing"
-                                                         : "the entry allows nothing";
-    problems_.warning(fields.where(), fields.key_node(key.name), "unknown-field",
-                      "`" + std::string(key.name) + "` is unknown in this version: " + effect,
-                      selection == Selection::to
-                          ? "select by cidr, list, country or region meanwhile"
-                          : "leave it as it is for the version that knows it; until then nothing matches");
 }
 
 void PolicyBuilder::ask_for_asn(const Fields& fields, const Node& node) {

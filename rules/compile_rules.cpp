@@ -37,7 +37,7 @@ bool covers(const Predicate& a, const Predicate& b) {
 }
 
 bool covers(const Condition& a, const Condition& b) {
-    if (!a.all.empty() || !a.any.empty() || !a.none.empty() || !b.unknown_fields.empty()) return false;
+    if (!a.all.empty() || !a.any.empty() || !a.none.empty()) return false;
     return std::ranges::all_of(a.predicates, [&](const Predicate& outer) {
         return std::ranges::any_of(b.predicates, [&](const Predicate& inner) {
             return outer.field == inner.field && covers(outer, inner);
@@ -70,7 +70,6 @@ void PolicyBuilder::read_rule(const Fields& fields) {
     if (!fields.nodes("when").empty()) {
         read_condition(Fields(*fields.nodes("when").front(), schema::when, fields.where(), problems_),
                        Selection::when, "rule:" + rule.id, rule.when);
-        rule.active = rule.when.unknown_fields.empty();
     }
     rule.test = fields.text("status") == "test";
     read_kind(fields, rule);

@@ -101,7 +101,7 @@ void PolicyBuilder::read_kind(const Fields& fields, Rule& rule) {
             break;
     }
     const std::string_view by = rule.kind == RuleKind::first_contact ? "of" : "by";
-    if (inner.has(by)) warn_group(inner, by, rule);
+    if (inner.has(by)) check_group(inner, by, rule);
     rule.suppress_by = rule.by;
 }
 
@@ -165,12 +165,6 @@ void PolicyBuilder::read_distinct(const Fields& fields, Rule& rule) {
     rule.counts_names = field.field == Field::name;
     rule.measure_text = "distinct_" + std::string(field.name);
     if (field.field == Field::asn) ask_for_asn(fields, node);
-    if (!in_this_version(field.source)) {
-        rule.active = false;
-        problems_.warning(fields.where(), node, "unknown-field",
-                          in_quotes(field.name) + " is unknown in this version: the rule cannot fire",
-                          "leave it as it is for the version that knows it");
-    }
     if (fields.has("bytes_each_at_most"))
         rule.bytes_each_at_most = read_amount(fields, "bytes_each_at_most", true);
     if (fields.has("entropy_at_least")) {
@@ -283,32 +277,14 @@ void PolicyBuilder::join_sequences() {
         Rule& rule = policy_->rules[sequence.rule];
         rule.first = *first;
         rule.then = *then;
-        rule.active = policy_->rules[*first].active && policy_->rules[*then].active;
         rule.definition += "|" + policy_->rules[*first].id + "," + policy_->rules[*then].id;
     }
 }
 
-// What the sources of the fields of a group mean for the rule.
-void PolicyBuilder::warn_group(const Fields& fields, std::string_view key, Rule& rule) {
-    std::string missing;
-    bool some_known = rule.by.empty();
-    for (const Field field : rule.by) {
-        const FieldInfo& info = field_info(field);
-        if (field == Field::registered_domain && !rule.counts_names)
-            problems_.error(fields.where(), fields.key_node(key), "needs-names",
-                            "only a window of `distinct: name` knows registered domains", "group by remote");
-        else if (in_this_version(info.source) || rule.counts_names)
-            some_known = true;
-        else
-            missing += (missing.empty() ? "" : ", ") + std::string(info.name);
-    }
-    if (missing.empty()) return;
-    if (!some_known) rule.active = false;
-    problems_.warning(fields.where(), fields.key_node(key), "unknown-field",
-                      missing + " is unknown in this version: " +
-                          (some_known ? "the groups are those of the other fields" : "the rule cannot fire"),
-                      some_known ? "nothing to do: the groups get finer with the version that knows it"
-                                 : "group by remote, remote_prefix or country meanwhile");
+void PolicyBuilder::check_group(const Fields& fields, std::string_view key, const Rule& rule) {
+    if (rule.counts_names || std::ranges::find(rule.by, Field::registered_domain) == rule.by.end()) return;
+    problems_.error(fields.where(), fields.key_node(key), "needs-names",
+                    "only a window of `distinct: name` knows registered domains", "group by remote");
 }
 
 std::string definition_of(const Rule& rule) {

@@ -73,7 +73,7 @@ private:
     std::chrono::seconds read_duration(const Fields& fields, std::string_view key,
                                        std::chrono::seconds otherwise);
     std::uint64_t read_amount(const Fields& fields, std::string_view key, bool bytes);
-    void warn_group(const Fields& fields, std::string_view key, Rule& rule);
+    void check_group(const Fields& fields, std::string_view key, const Rule& rule);
     void join_sequences();
     std::optional<std::size_t> find_rule(const Where& where, const Node& node);
     void read_suppress(const Fields& fields, Rule& rule);
@@ -89,8 +89,6 @@ private:
     void check_site(const Fields& fields, const Node& node);
     Expiry read_expiry(const Fields& fields);
     void ask_for_asn(const Fields& fields, const Node& node);
-    void warn_unknown_source(const Fields& fields, const Key& key, Selection selection,
-                             bool asks_for_unknown);
     void warn_unused();
     void warn_covered_allows();
     void warn_equal_rules();

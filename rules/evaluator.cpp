@@ -337,8 +337,8 @@ std::vector<RuleStatus> Evaluator::rule_status() const {
         const Rule& definition = state_->policy->rules[i];
         const bool by_asn_alone = definition.by == std::vector{Field::asn} && !state_->around.asn_of;
         out.push_back({definition.id, std::string(rule_kind_name(definition.kind)), definition.test,
-                       definition.active && !by_asn_alone, rule.findings, rule.suppressed,
-                       rule.evicted_before + rule.evicted(), rule.groups(), definition.groups_max()});
+                       !by_asn_alone, rule.findings, rule.suppressed, rule.evicted_before + rule.evicted(),
+                       rule.groups(), definition.groups_max()});
     }
     return out;
 }

@@ -34,7 +34,7 @@ struct RuleStatus {
     std::string id;
     std::string kind;
     bool test = false;
-    bool active = true;  // false: it asks for fields that this version does not have
+    bool active = true;  // false: it groups by AS number alone, and there are no AS data
     std::uint64_t findings = 0;
     std::uint64_t suppressed = 0;  // times its windows filled while suppressed
     std::uint64_t evicted = 0;     // groups that lost their window to a newer one: their sums are too small

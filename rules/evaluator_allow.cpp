@@ -272,9 +272,7 @@ RuleExplanation Evaluator::State::explain_rule(std::size_t index, const Subject&
     out.threshold = rule.at_least;
     out.measure = rule.measure_text;
     out.window = rule.over;
-    if (!rule.active)
-        out.why_not = "it asks for what is unknown in this version";
-    else if (rule.kind == RuleKind::sequence)
+    if (rule.kind == RuleKind::sequence)
         out.why_not = "it counts what other rules report";
     else if (match(rule.when, flow, Purpose::rule) != Truth::yes)
         out.why_not = why_not(rule.when, flow, Purpose::rule);

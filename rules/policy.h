@@ -80,8 +80,9 @@ struct NamedSet {  // a value of `list:` or of `region:` that is a name
 // set.
 struct Predicate {
     Field field{};
-    bool unknown = false;    // `unknown` is one of the values
-    std::uint32_t bits = 0;  // 1 << region_kind, local_kind + 8, tunnel_kind, initiator, weekday, sender_outcome; 1: true
+    bool unknown = false;  // `unknown` is one of the values
+    std::uint32_t bits =
+        0;  // 1 << region_kind, local_kind + 8, tunnel_kind, initiator, weekday, sender_outcome; 1: true
     std::vector<NamedSet> sets;
     std::vector<Country> countries;
     PrefixSet prefixes;
@@ -101,8 +102,6 @@ struct Condition {
     std::vector<Predicate> predicates;  // those that the class of the address decides come first
     std::size_t flow_from = 0;          // index of the first that it does not
     std::vector<Condition> all, any, none;
-    // Fields that it asks for whose source this version does not have, with that it cannot hold.
-    std::vector<std::string> unknown_fields;
 
     [[nodiscard]] const Predicate* find(Field field) const noexcept;  // of its own predicates
 };
@@ -171,7 +170,6 @@ struct Rule {
     std::chrono::seconds suppress_for{};              // default: `over`
     std::vector<Field> suppress_by;                   // default: `by`
     std::vector<RuleException> exceptions;
-    bool active = true;  // false: it asks for what this version does not know, and so cannot fire
     // Equal for two rules that count the same things in the same windows: when, window, suppress, exceptions.
     std::string definition;
     SourceSpan place;

@@ -70,7 +70,6 @@ bool wants_allowed(const Condition& condition) {
 void lint_allows(const Policy& policy, Trials& trials, std::vector<LintFinding>& out) {
     for (std::size_t i = 0; i < policy.allows.size() && !trials.exhausted(); ++i) {
         const AllowEntry& entry = policy.allows[i];
-        if (!entry.match.unknown_fields.empty()) continue;  // warned of already
         if (ports_without(entry.match) || !trials.satisfiable(entry.match, Purpose::allow, any_class))
             out.push_back({false, i, "never-matches",
                            "no flow can satisfy this entry: what it names excludes each other",
@@ -86,7 +85,6 @@ void lint_allows(const Policy& policy, Trials& trials, std::vector<LintFinding>&
 void lint_rules(const Policy& policy, Trials& trials, std::vector<LintFinding>& out) {
     for (std::size_t i = 0; i < policy.rules.size() && !trials.exhausted(); ++i) {
         const Rule& rule = policy.rules[i];
-        if (!rule.active) continue;
         if (ports_without(rule.when)) {
             out.push_back({true, i, "unreachable-rule",
                            "no flow can satisfy `when`: its protocols have no such ports",
@@ -110,7 +108,6 @@ void lint_rules(const Policy& policy, Trials& trials, std::vector<LintFinding>& 
         }
         for (std::size_t e = 0; e < rule.exceptions.size(); ++e) {
             const Condition& excused = rule.exceptions[e].match;
-            if (!excused.unknown_fields.empty()) continue;
             Condition both;
             both.all = {rule.when, excused};
             if (!trials.satisfiable(both, Purpose::rule, any_class))
@@ -134,8 +131,7 @@ std::string shared_by(const Rule& rule) {
 void lint_shadowed(const Policy& policy, std::vector<LintFinding>& out) {
     std::map<std::string, std::vector<std::size_t>> alike;
     for (std::size_t i = 0; i < policy.rules.size(); ++i)
-        if (policy.rules[i].active && policy.rules[i].kind == RuleKind::sum)
-            alike[shared_by(policy.rules[i])].push_back(i);
+        if (policy.rules[i].kind == RuleKind::sum) alike[shared_by(policy.rules[i])].push_back(i);
     for (const auto& [what, indices] : alike)
         for (const std::size_t later : indices) {
             const Rule& rule = policy.rules[later];

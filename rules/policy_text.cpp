@@ -89,17 +89,17 @@ std::string allow_text(const AllowEntry& entry) {
 std::string rule_text(const Rule& rule) {
     std::string tags;
     for (const std::string& tag : rule.tags) tags += (tags.empty() ? "" : ", ") + tag;
-    std::string out =
-        "  - id: " + rule.id + (rule.active ? "" : "  # cannot fire in this version") +
-        "\n    title: " + scalar(rule.title) + "\n    revision: " + std::to_string(rule.revision) +
-        "\n    level: " + std::string(level_name(rule.level)) + "\n    tags: [" + tags +
-        "]\n    when: " + condition_text(rule.when) + "\n    " +
-        (rule.kind == RuleKind::sum ? "window: {sum: " + rule.measure_text + ", over: "
-         : rule.kind == RuleKind::distinct
-             ? "window: {distinct: " + std::string(field_info(rule.distinct).name) + ", over: "
-             : std::string(rule_kind_name(rule.kind)) + ": {over: ") +
-        to_text(rule.over) + ", by: " + by_text(rule.by) + ", at_least: " + amount_text(rule) +
-        "}\n    suppress: {for: " + to_text(rule.suppress_for) + ", by: " + by_text(rule.suppress_by) + "}\n";
+    std::string out = "  - id: " + rule.id + "\n    title: " + scalar(rule.title) +
+                      "\n    revision: " + std::to_string(rule.revision) +
+                      "\n    level: " + std::string(level_name(rule.level)) + "\n    tags: [" + tags +
+                      "]\n    when: " + condition_text(rule.when) + "\n    " +
+                      (rule.kind == RuleKind::sum ? "window: {sum: " + rule.measure_text + ", over: "
+                       : rule.kind == RuleKind::distinct
+                           ? "window: {distinct: " + std::string(field_info(rule.distinct).name) + ", over: "
+                           : std::string(rule_kind_name(rule.kind)) + ": {over: ") +
+                      to_text(rule.over) + ", by: " + by_text(rule.by) + ", at_least: " + amount_text(rule) +
+                      "}\n    suppress: {for: " + to_text(rule.suppress_for) +
+                      ", by: " + by_text(rule.suppress_by) + "}\n";
     if (!rule.exceptions.empty()) out += "    exceptions:\n";
     for (const RuleException& exception : rule.exceptions)
         out += "      - {match: " + condition_text(exception.match) + ", owner: " + scalar(exception.owner) +
@@ -138,8 +138,7 @@ std::map<std::string, Bundle> bundles_of(const Policy& policy, const std::string
         for (const AllowEntry& entry : policy.allows)
             if (possible(entry.match, info, site, Purpose::allow)) bundle.allows.push_back(entry.id);
         for (const Rule& rule : policy.rules)
-            if (rule.active && possible(rule.when, info, site, Purpose::rule))
-                bundle.rules.push_back(rule.id);
+            if (possible(rule.when, info, site, Purpose::rule)) bundle.rules.push_back(rule.id);
         for (const std::string& id : bundle.allows) key += "\n" + id;
         key += "\n";
         for (const std::string& id : bundle.rules) key += "\n" + id;
@@ -155,7 +154,6 @@ std::string windows_text(const Policy& policy) {
     constexpr std::uint64_t group_bytes = 170, cell_bytes = 32;  // limits.h
     std::string out = "windows\n";
     for (const Rule& rule : policy.rules) {
-        if (!rule.active) continue;
         const auto bucket = rule.over / static_cast<std::int64_t>(limits::window_buckets);
         out += "  " + rule.id + ": " + rule.measure_text + " over " + to_text(rule.over) + " in " +
                std::to_string(limits::window_buckets) + " buckets of " +
@@ -209,10 +207,6 @@ std::string explain_compiled(const Policy& policy, const std::string& site) {
         out += "\n    allow: " + joined(bundle.allows) + "\n    rules: " + joined(bundle.rules) + "\n";
     }
     if (cut) out += "  and more: only " + std::to_string(classes_max) + " classes were looked at\n";
-    std::string inactive;
-    for (const Rule& rule : policy.rules)
-        if (!rule.active) inactive += (inactive.empty() ? "" : ", ") + rule.id;
-    if (!inactive.empty()) out += "  cannot fire in this version: " + inactive + "\n";
     return out + "\n" + windows_text(policy);
 }
 

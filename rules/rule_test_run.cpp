@@ -310,12 +310,12 @@ CaseResult run_rule_case(const RuleCase& test, const std::shared_ptr<const Polic
     for (const Step& step : steps) {
         const FlowUpdate& update = step.update;
         if (update.last_seen > now) pass_time(update.last_seen);
-        const StepFacts known(step);
+        const StepFacts said(step);
         const ClassInfo& info = classes.info(update.key.class_id);
         if (step.asked.empty())
-            evaluator.evaluate(update, info, now, findings, known.facts());
+            evaluator.evaluate(update, info, now, findings, said.facts());
         else
-            evaluator.observe({update, step.asked, update.last_seen}, info, now, findings, known.facts());
+            evaluator.observe({update, step.asked, update.last_seen}, info, now, findings, said.facts());
     }
     pass_time(test.start + test.until);
     std::erase_if(findings, [&](const Finding& finding) {

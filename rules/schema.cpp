@@ -463,11 +463,6 @@ std::string_view form_name(Form form) noexcept {
     return "";
 }
 
-bool in_this_version(Source source) noexcept {
-    return source == Source::given || source == Source::asn_data || source == Source::names ||
-           source == Source::process;
-}
-
 std::string manual_fields() {
     std::string out =
         ".Bl -column registered_domain xxxxx xxxxxxxxxx xxxxxxxx xxxxx\n"
@@ -508,7 +503,6 @@ std::string manual_tables_of(std::span<const Mapping* const> mappings) {
             if (key.takes_unknown) out += "Or unknown.\n";
             if (key.takes_pattern) out += "Or re: and a regular expression.\n";
             if (key.source == Source::asn_data) out += "Unknown without AS data.\n";
-            if (!in_this_version(key.source)) out += "Unknown in this version.\n";
         }
         out += ".El\n";
     }

@@ -102,7 +102,6 @@ extern const Mapping policy, site, region, list, allow, to, from, ceiling, rule,
 [[nodiscard]] std::span<const Renamed> renamed_keys() noexcept;
 [[nodiscard]] std::string_view form_name(Form form) noexcept;  // "size", "list of countries"
 [[nodiscard]] bool takes_list(Form form) noexcept;
-[[nodiscard]] bool in_this_version(Source source) noexcept;
 
 // The key tables in mdoc, for docs/man/egresswatch-rules.5, and the table of fields.
 [[nodiscard]] std::string manual_tables();

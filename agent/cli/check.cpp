@@ -77,10 +77,8 @@ void print(const Options& options, const rules::Policy* policy,
         std::cout << "; the policy would not be loaded, the one in force would stay\n";
         return;
     }
-    const auto inactive = std::ranges::count(policy->rules, false, &rules::Rule::active);
     std::cout << "; policy " << policy->name << " revision " << policy->revision << ": "
               << policy->rules.size() << " rules";
-    if (inactive > 0) std::cout << " (" << inactive << " cannot fire in this version)";
     std::cout << ", " << policy->allows.size() << " allow entries, sha256 "
               << policy->content_hash().substr(0, 16) << "\n";
 }

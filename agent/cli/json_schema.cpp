@@ -182,8 +182,7 @@ Json value_of(const Key& key) {
                 out = either({out, list});
             }
     }
-    out["description"] =
-        std::string(key.doc) + (!rules::in_this_version(key.source) ? " Unknown in this version." : "");
+    out["description"] = std::string(key.doc);
     return out;
 }
 

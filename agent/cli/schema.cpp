@@ -51,7 +51,6 @@ Json fields_json() {
                  {"form", rules::form_name(field.form)},
                  {"uses", uses_of(field)},
                  {"operators", strings(rules::operators_of(field))},
-                 {"known", rules::in_this_version(field.source)},
                  {"takes_unknown", field.takes_unknown},
                  {"since", field.since},
                  {"doc", field.doc}};
@@ -86,7 +85,6 @@ std::string fields_text() {
         const std::string operators = joined(rules::operators_of(field));
         if (!operators.empty()) out += "; " + operators;
         out += "; since " + std::string(field.since) + ")";
-        if (!rules::in_this_version(field.source)) out += ", unknown in this version";
         out += "\n" + wrapped(field.doc, 4);
         if (!field.words.empty()) out += wrapped("One of: " + joined(field.words) + ".", 4);
     }

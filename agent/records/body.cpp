@@ -66,9 +66,13 @@ Parts finding_parts(const Json& record) {
     const Json& flow = member(record, "flow");
     // A finding of the daemon about itself (agent/daemon/internal_finding.h) or of an allow entry has a
     // message that says it.
-    if (flow.is_null() || member(record, "message").is_string())
-        return {upper(text_of(record, "level")) + " " + text_of(rule, "id") + ": " + text_of(rule, "title"),
-                ": " + text_of(record, "message")};
+    if (flow.is_null() || member(record, "message").is_string()) {
+        Parts parts{
+            upper(text_of(record, "level")) + " " + text_of(rule, "id") + ": " + text_of(rule, "title"),
+            ": " + text_of(record, "message")};
+        if (flow.is_object()) add_sender(record, parts);
+        return parts;
+    }
     const Json& decision = member(record, "decision");
     const std::string country = text_of(flow, "country");
     Parts parts;

@@ -76,6 +76,25 @@ void add_flow(Pairs& pairs, const Json& record, const Json& flow) {
     pairs.add("deviceDirection", "", "", remote_first ? 0 : 1);
 }
 
+// Who sends, and by which name: CEF has places for them at either end.
+void add_names_and_sender(Pairs& pairs, const Json& record, const Json& flow) {
+    const bool remote_first = text_member(flow, "initiator") == "remote";
+    const Json& process = member(record, "process");
+    const Json& executable = member(process, "executable");
+    pairs.add(remote_first ? "shost" : "dhost", "", "name", member(flow, "name"));
+    pairs.add("app", "", "app", member(flow, "app"));
+    pairs.add(remote_first ? "dproc" : "sproc", "", "process",
+              executable.is_string() ? executable : member(process, "command"));
+    pairs.add(remote_first ? "dpid" : "spid", "", "pid", member(process, "pid"));
+    pairs.add(remote_first ? "duser" : "suser", "", "usrName", member(process, "user"));
+    pairs.add("fileHash", "", "sha256", member(process, "sha256"));
+    const Json& unit = member(process, "user_unit");
+    pairs.add("sourceServiceName", "", "unit", unit.is_string() ? unit : member(process, "unit"));
+    pairs.add("flexString1", "container", "container", member(process, "container"));
+    const Json& known = member(member(record, "sender"), "known");
+    if (known.is_string() && known != "unseen") pairs.add("flexString2", "sender", "sender", known);
+}
+
 // The most important first.
 Pairs pairs_of(const Json& record) {
     Pairs pairs;
@@ -86,7 +105,10 @@ Pairs pairs_of(const Json& record) {
     pairs.add("cat", "", "cat", member(record, "kind"));
     // A tree's head must reach the SIEM whatever else is cut.
     pairs.add("cs4", "note", "note", member(record, "note"));
-    if (flow.is_object()) add_flow(pairs, record, flow);
+    if (flow.is_object()) {
+        add_flow(pairs, record, flow);
+        add_names_and_sender(pairs, record, flow);
+    }
     pairs.add("cn2", "value", "value", member(record, "value"));
     pairs.add("cn3", "threshold", "threshold", member(record, "threshold"));
     pairs.add("cs4", "allowId", "allowId", member(member(record, "decision"), "allow_id"));

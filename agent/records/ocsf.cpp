@@ -44,10 +44,37 @@ Json endpoint(const Json& flow, bool local_end) {
     if (port.is_number() && port != 0) out["port"] = port;
     const std::string country = text_member(flow, "country");
     if (!local_end && country.size() == 2) out["location"]["country"] = country;
+    if (!local_end) put(out, "hostname", member(flow, "name"));
     return out;
 }
 
-Json evidence(const Json& flow) {
+// The object `process`; null where nobody can be named.
+Json process_object(const Json& record) {
+    const Json& process = member(record, "process");
+    if (!process.is_object()) return nullptr;
+    Json out;
+    put(out, "pid", member(process, "pid"));
+    put(out, "name", member(process, "command"));
+    put(out, "cmd_line", member(process, "command_line"));
+    if (const std::string path = text_member(process, "executable"); !path.empty()) {
+        Json& file = out["file"];
+        file = {{"path", path}, {"name", path.substr(path.rfind('/') + 1)}, {"type_id", 1}};  // 1: regular
+        if (const Json& hash = member(process, "sha256"); hash.is_string())
+            file["hashes"] = Json::array({{{"algorithm_id", 3}, {"value", hash}}});  // 3: SHA-256
+    }
+    put(out["user"], "name", member(process, "user"));
+    if (const Json& uid = member(process, "uid"); uid.is_number()) out["user"]["uid"] = uid.dump();
+    if (out["user"].is_null()) out.erase("user");
+    if (const Json& parent = member(process, "parent"); parent.is_object()) {
+        put(out["parent_process"], "pid", member(parent, "pid"));
+        put(out["parent_process"], "name", member(parent, "command"));
+    }
+    if (const Json& container = member(process, "container"); container.is_string())
+        out["container"]["uid"] = container;
+    return out;
+}
+
+Json evidence(const Json& record, const Json& flow) {
     const bool remote_first = text_member(flow, "initiator") == "remote";
     Json out;
     out["src_endpoint"] = endpoint(flow, !remote_first);
@@ -57,6 +84,7 @@ Json evidence(const Json& flow) {
     put(connection, "protocol_name", member(flow, "transport"));
     put(connection, "protocol_num", member(flow, "l4_proto"));
     put(connection, "uid", member(flow, "community_id"));
+    put(out, "process", process_object(record));
     return out;
 }
 
@@ -88,6 +116,12 @@ Json unmapped_finding(const Json& record) {
     put(out, "bytes_out", member(flow, "bytes_out"));
     put(out, "bytes_in", member(flow, "bytes_in"));
     put(out, "initiator", member(flow, "initiator"));
+    put(out, "name_source", member(flow, "name_source"));
+    put(out, "app", member(flow, "app"));
+    const Json& process = member(record, "process");
+    const Json& user_unit = member(process, "user_unit");
+    put(out, "unit", user_unit.is_string() ? user_unit : member(process, "unit"));
+    put(out, "sender", member(member(record, "sender"), "known"));
     for (const char* name : {"measure", "value", "threshold", "window_s", "flows_in_window", "suppressed"})
         put(out, name, member(record, name));
     put(out, "allow_id", member(decision, "allow_id"));
@@ -118,6 +152,8 @@ const std::vector<std::string>& ocsf_droppable() {
         "/unmapped/classes",
         "/unmapped/losses",
         "/unmapped/problems",
+        "/evidences/0/process/parent_process",
+        "/evidences/0/process/cmd_line",
         "/unmapped/details",
         "/unmapped/policy",
         "/unmapped/reason",
@@ -140,10 +176,15 @@ const std::vector<std::string>& ocsf_droppable() {
         "/category_name",
         "/type_name",
         "/activity_name",
+        "/unmapped/name_source",
+        "/unmapped/app",
         "/evidences/0/connection_info/uid",
         "/evidences/0/connection_info/protocol_num",
         "/unmapped/value",
+        "/unmapped/sender",
+        "/unmapped/unit",
         "/unmapped/initiator",
+        "/evidences/0/process",
         "/evidences/0/src_endpoint",
     };
     return order;
@@ -171,7 +212,7 @@ Json ocsf_document(const Json& record) {
     put(out["device"], "hostname", member(record, "host"));
     put(out["device"], "uid", member(record, "host_id"));
     if (const Json& flow = member(record, "flow"); finding && flow.is_object())
-        out["evidences"] = Json::array({evidence(flow)});
+        out["evidences"] = Json::array({evidence(record, flow)});
     out["unmapped"] = finding ? unmapped_finding(record) : unmapped_other(record);
     out["message"] = text_line(record);
     return out;

@@ -21,7 +21,7 @@ class SiteCase(unittest.TestCase):
     offload = True
     settings = ""
     engine = "ebpf"
-    policy = SUPPORT / "policy.d"
+    policy_source = SUPPORT / "policy.d"
 
     def setUp(self):
         self.site = self.make_site()
@@ -30,7 +30,7 @@ class SiteCase(unittest.TestCase):
         self.site.__enter__()
 
     def make_site(self):
-        return Site("ewtest", offload=self.offload, settings=self.settings, engine=self.engine, policy=self.policy)
+        return Site("ewtest", offload=self.offload, settings=self.settings, engine=self.engine, policy=self.policy_source)
 
     def run(self, result=None):
         before = len(result.failures) + len(result.errors) if result else 0

@@ -30,7 +30,7 @@ for i in range(%d):
 
 
 class Names(SiteCase):
-    policy = SUPPORT / "names-policy.d"
+    policy_source = SUPPORT / "names-policy.d"
 
     def setUp(self):
         super().setUp()

@@ -100,8 +100,6 @@ TEST_CASE("the policy of the design passes, and says what this version cannot ma
     CHECK(whole.allows.size() == 2);
     CHECK(whole.allows[0].ceiling->bytes_out == 5ull << 30);
     CHECK(whole.rules.size() == 4);
-    CHECK(std::ranges::count(whole.rules, true, &Rule::active) == 4);
-    CHECK(std::ranges::count(loaded->warnings, "rules/unknown-field", &Diagnostic::code) == 0);
     CHECK(has_code(data_warnings(whole, false), "rules/needs-as-data"));
     CHECK(data_warnings(whole, true).empty());
     CHECK(
@@ -120,7 +118,6 @@ TEST_CASE("the shipped example passes without a warning", "[rules][policy]") {
     REQUIRE(loaded);
     CHECK(loaded->warnings.empty());
     CHECK(loaded->policy->rules.size() >= 4);
-    CHECK(std::ranges::count(loaded->policy->rules, false, &Rule::active) == 0);
 }
 
 TEST_CASE("named lists of CIDRs become lists of the region table, CIDRs in place do not", "[rules][policy]") {
