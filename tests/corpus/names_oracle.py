@@ -5,9 +5,11 @@
 
 One row a value: capture, kind, value; each row once. Of TCP and QUIC the first of its kind in each stream: a flow
 has one name. Kinds: sni, quic_sni, http_host (without its port), http_method, http_agent, ssh (banner), dns_query,
-dns_address, dns_alias. Names in lower case. Made with tshark 4.0.
+dns_address, dns_alias. Names in lower case. Bytes beyond ASCII, of which tshark shows some and replaces others: one
+question mark for all that stand together. Made with tshark 4.0.
 """
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -46,6 +48,7 @@ def rows_of(capture: pathlib.Path) -> set:
         for field, kind in ALL:
             for value in cells[field].split("|"):
                 if value:
+                    value = re.sub("[^\x00-\x7f]+", "?", value)
                     rows.add((kind, value if kind == "ssh" else value.lower()))
     return rows
 

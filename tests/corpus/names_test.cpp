@@ -101,11 +101,27 @@ Payload payload_of(const capture::PacketRecord& record) {
     return out;
 }
 
+// Bytes beyond ASCII, which stand as \DDD: one question mark for all that stand together.
+std::string as_the_oracle(std::string_view name) {
+    std::string out;
+    for (std::size_t at = 0; at < name.size(); ++at) {
+        const bool beyond = name[at] == '\\' && at + 3 < name.size() && name.substr(at + 1, 3) >= "128" &&
+                            name[at + 1] <= '2';
+        if (!beyond) {
+            out += name[at];
+            continue;
+        }
+        if (!out.ends_with('?')) out += '?';
+        at += 3;
+    }
+    return out;
+}
+
 void dns_rows(const std::string& capture, ByteSpan message, Rows& rows) {
     DnsReader reader(message);
     DnsQuestion question;
     while (reader.next(question)) {
-        const std::string asked(question.name.text());
+        const std::string asked = as_the_oracle(question.name.text());
         rows.emplace(capture, "dns_query", asked.empty() ? "<root>" : asked);
     }
     DnsRecord record;
@@ -115,7 +131,7 @@ void dns_rows(const std::string& capture, ByteSpan message, Rows& rows) {
         if (DnsReader::address_of(record, address))
             rows.emplace(capture, "dns_address", address.to_string());
         else if (record.type == dns_type_cname && reader.target_of(record, target))
-            rows.emplace(capture, "dns_alias", std::string(target.text()));
+            rows.emplace(capture, "dns_alias", as_the_oracle(target.text()));
     }
 }
 

@@ -154,6 +154,8 @@ SCALED = [
     ("pack.foreign-pull", "foreign-pull", "20 MiB", "1 kB", "ssh-session.pcap", ["--local-networks", "223.132.53.222/32"]),
     ("pack.unknown-country", "unknown-country", "1 MiB", "1 kB", "http-many-hosts.pcap", ["--geo", "none"]),
     ("pack.tunnel", "tunnel", "256 KiB", "50 B", "teredo-mixed.pcap", []),
+    ("pack.icmp-volume", "tunnel", "1 MiB", "50 kB", "exfil-icmp-tunnel.pcap", []),
+    ("pack.beaconing", "beaconing", "16, every: 20s", "5, every: 10s", "c2-merlin-quic.pcapng", []),
 ]
 ORDINARY = ["mix-many-protocols.pcap", "http-many-hosts.pcap", "tls12-mixed-ports-sni.pcap", "ssh-session.pcap",
             "ipv6-tls-dns.pcap", "quic-v1-chrome.pcap", "stun-webrtc-dtls.pcap"]
@@ -180,15 +182,26 @@ class Packs(unittest.TestCase):
             expected = ["pack.new-country"] * 2 if capture == "tls12-mixed-ports-sni.pcap" else []
             self.assertEqual(self.findings(ROOT / "rules/packs", capture, []), expected, capture)
 
+    def test_a_dns_tunnel_is_found_as_the_pack_stands(self):
+        self.assertEqual(self.findings(ROOT / "rules/packs", "exfil-dns-iodine.pcap", []), ["pack.dns-tunnelling"])
+
+    def abroad(self, capture):
+        """Both ends of the ICMP tunnel were in one laboratory: the far one gets an address of the internet."""
+        if capture != "exfil-icmp-tunnel.pcap":
+            return capture
+        moved = self.dir / capture
+        moved.write_bytes((CAPTURES / capture).read_bytes().replace(bytes([192, 168, 154, 132]), bytes([8, 8, 8, 132])))
+        return moved
+
     def test_scaled_to_a_capture_each_reports_what_it_is_about(self):
         for rule, pack, threshold, scaled, capture, words in SCALED:
-            policy = self.dir / pack
+            policy = self.dir / rule
             policy.mkdir()
             for name in ("00-example-site", pack):
                 text = (ROOT / "rules/packs" / f"{name}.yaml").read_text()
                 self.assertTrue(name != pack or f"at_least: {threshold}" in text, pack)
                 (policy / f"{name}.yaml").write_text(text.replace(f"at_least: {threshold}", f"at_least: {scaled}"))
-            self.assertIn(rule, self.findings(policy, capture, words), capture)
+            self.assertIn(rule, self.findings(policy, self.abroad(capture), words), capture)
 
 
 if __name__ == "__main__":
