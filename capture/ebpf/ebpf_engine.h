@@ -65,8 +65,8 @@ public:
     [[nodiscard]] std::expected<void, OsError> install_region(const RegionTable& table) override;
     void notify_at(const datapath::flow_key& key, std::uint64_t bytes_out) noexcept override;
     [[nodiscard]] TotalsSnapshot totals() const override;
-    // "samples.taken", "samples.limited", "samples.full", "samples.unplaced" with sample_payload; bytes out by
-    // what is known of their sender; the state of attribution.
+    // "samples.taken", "samples.limited", "samples.full", "samples.unplaced" with sample_payload; bytes out
+    // by what is known of their sender; the state of attribution.
     [[nodiscard]] EngineDetails details() const override;
     [[nodiscard]] datapath::flow_sender sender_of(const FlowUpdate& update) const noexcept override;
     [[nodiscard]] const Process* process_of(const datapath::flow_sender& sender) override;
