@@ -65,7 +65,6 @@ void log_dpdk(capture::DpdkLogLevel level, std::string_view line) {
 std::expected<MadeEngine, OsError> make_dpdk(const Config& config) {
     capture::DpdkConfig engine = config.dpdk;
     engine.table = flow_table_config(config, engine.queues);
-    engine.table.sample_payload = false;  // its cores have no way yet to hand payload over
     engine.log = log_dpdk;
     auto made = make_dpdk_engine(std::move(engine));
     if (!made) return std::unexpected(made.error());

@@ -79,7 +79,11 @@ std::uint32_t memory_needed_mb(const DpdkConfig& config) {
     const std::size_t ports = std::max<std::size_t>(config.ports.size(), config.eal_args.size());
     const std::uint64_t pools =
         std::uint64_t{mbufs_per_queue(config)} * MBUF_BYTES * config.queues * std::max<std::size_t>(ports, 1);
-    const std::uint64_t rings = std::uint64_t{config.updates_ring} * 2 * sizeof(FlowUpdate) * config.queues;
+    const std::uint64_t updates = std::uint64_t{config.updates_ring} * 2 * sizeof(FlowUpdate);
+    const std::uint64_t samples = config.table.sample_payload ? std::uint64_t{PollingCore::samples_max} * 2 *
+                                                                    (PollingCore::payload_bytes_max + 256)
+                                                              : 0;
+    const std::uint64_t rings = (updates + samples) * config.queues;
     return EAL_OWN_MB + static_cast<std::uint32_t>((pools + rings) >> 20);
 }
 
@@ -95,6 +99,7 @@ struct DpdkEngine::State {
     std::optional<FlowMerge> merge;  // with more than one core
     std::string spread;
     FlowSink* sink = nullptr;
+    PayloadSink* payload_sink = nullptr;  // the same one, where it is such
     Timestamp now{};
     std::vector<FlowUpdate> updates;
     bool running = false;
@@ -204,7 +209,10 @@ std::size_t DpdkEngine::State::hand_over() {
     std::size_t taken = 0;
     for (unsigned number = 0; number < cores.size(); ++number) {
         updates.swap(waiting[number]);
-        taken += updates.size() + cores[number]->take(updates, TAKE_MAX);
+        // No more than waits now: a later one may count a packet whose payload is not told yet.
+        const std::size_t most = std::min(cores[number]->updates_waiting(), TAKE_MAX);
+        if (payload_sink != nullptr) cores[number]->tell_samples(*payload_sink);
+        taken += updates.size() + cores[number]->take(updates, most);
         tell(number, updates);
     }
     return taken;
@@ -301,6 +309,7 @@ std::expected<void, OsError> DpdkEngine::start(FlowSink& sink) {
     if (state.region.empty())
         return std::unexpected(OsError{"start the engine", "dpdk", 0, "install a region table first"});
     state.sink = &sink;
+    state.payload_sink = dynamic_cast<PayloadSink*>(&sink);
     if (auto done = state.bring_up(); !done) {
         state.take_down();
         return done;
@@ -400,6 +409,11 @@ EngineDetails DpdkEngine::details() const {
         details.counters[name + "polls"] = core.polls;
         details.counters[name + "polls_empty"] = core.polls_empty;
         details.counters[name + "sleeps"] = core.sleeps;
+        if (state_->config.table.sample_payload) {
+            details.counters[name + "samples.taken"] = core.samples;
+            details.counters[name + "samples.limited"] = core.samples_limited;
+            details.counters[name + "samples.full"] = core.samples_full;
+        }
         details.counters[name + "updates"] = core.updates;
         details.counters[name + "updates_delayed"] = core.updates_delayed;
         details.counters[name + "flows_live"] = core.flows_live;

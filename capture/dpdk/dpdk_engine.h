@@ -76,6 +76,9 @@ struct DpdkCoreStatus {
     std::uint64_t segmented = 0;  // packets in several mbufs, walked in a copy of their first bytes
     std::uint64_t cut = 0;        // of these: longer than the copy
     std::uint64_t polls = 0, polls_empty = 0, sleeps = 0;
+    std::uint64_t samples = 0;          // of payload, handed to the owner
+    std::uint64_t samples_limited = 0;  // more than a stretch of time may have
+    std::uint64_t samples_full = 0;     // found their ring full
     std::uint64_t updates = 0;          // handed to the owner
     std::uint64_t updates_delayed = 0;  // found the ring full and were told later
     std::uint64_t flows_live = 0;

@@ -29,6 +29,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "classifier/datapath/sample.h"
+
 namespace egresswatch::capture {
 namespace {
 
@@ -56,9 +58,34 @@ std::expected<rte_ring*, OsError> make_ring(const std::string& name, unsigned el
 
 // To the owner. Where the ring is full the core waits until the owner has taken, which is counted: packets
 // wait in the port's queue meanwhile, and what finds no place there is counted by the port.
-class PollingCore::RingSink final : public FlowSink {
+class PollingCore::RingSink final : public FlowSink, public PayloadSink {
 public:
-    RingSink(rte_ring* ring, DpdkCoreStatus& status) : ring_(ring), status_(status) {}
+    RingSink(rte_ring* ring, rte_ring* samples, DpdkCoreStatus& status)
+        : ring_(ring), samples_(samples), status_(status) {}
+
+    bool on_payload(const PayloadSample& sample) noexcept override {
+        const auto window =
+            static_cast<std::uint64_t>(sample.at.time_since_epoch().count()) >> datapath::SAMPLE_WINDOW_SHIFT;
+        if (window != window_) {
+            window_ = window;
+            in_window_ = 0;
+        }
+        if (in_window_ == datapath::SAMPLES_A_WINDOW) {
+            status_.samples_limited++;
+            return true;
+        }
+        in_window_++;
+        sample_.head = sample;
+        sample_.head.payload = {};
+        sample_.payload_bytes =
+            static_cast<std::uint32_t>(std::min<std::size_t>(sample.payload.size(), payload_bytes_max));
+        std::memcpy(sample_.payload.data(), sample.payload.data(), sample_.payload_bytes);
+        if (rte_ring_sp_enqueue_elem(samples_, &sample_, sizeof sample_) == 0)
+            status_.samples++;
+        else
+            status_.samples_full++;
+        return true;
+    }
 
     void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp) noexcept override {
         while (!updates.empty()) {
@@ -75,7 +102,10 @@ public:
 
 private:
     rte_ring* ring_;
+    rte_ring* samples_;
     DpdkCoreStatus& status_;
+    std::uint64_t window_ = 0, in_window_ = 0;  // packet time, and samples in it
+    Sample sample_{};
 };
 
 // One burst.
@@ -98,7 +128,12 @@ std::expected<std::unique_ptr<PollingCore>, OsError> PollingCore::make(const Dpd
     auto notifications = make_ring("ew_notify_" + std::to_string(number), sizeof(Notification), notify_max);
     if (!notifications) return std::unexpected(notifications.error());
     core->notifications_ = *notifications;
-    core->sink_ = std::make_unique<RingSink>(core->updates_, core->status_);
+    if (config.table.sample_payload) {
+        auto samples = make_ring("ew_samples_" + std::to_string(number), sizeof(Sample), samples_max);
+        if (!samples) return std::unexpected(samples.error());
+        core->samples_ = *samples;
+    }
+    core->sink_ = std::make_unique<RingSink>(core->updates_, core->samples_, core->status_);
     if (config.time == DpdkTime::device) {
         core->timestamp_offset_ = rte_mbuf_dynfield_lookup(RTE_MBUF_DYNFIELD_TIMESTAMP_NAME, nullptr);
         if (core->timestamp_offset_ < 0)
@@ -126,6 +161,7 @@ PollingCore::~PollingCore() {
     join();
     rte_ring_free(updates_);
     rte_ring_free(notifications_);
+    rte_ring_free(samples_);
 }
 
 // ------------------------------------------------------------------------------------------------ the owner
@@ -140,6 +176,21 @@ void PollingCore::launch(std::span<const std::byte> region) {
 
 void PollingCore::join() noexcept {
     if (thread_.joinable()) thread_.join();
+}
+
+std::size_t PollingCore::updates_waiting() const noexcept {
+    return rte_ring_count(updates_);
+}
+
+void PollingCore::tell_samples(PayloadSink& sink) noexcept {
+    if (samples_ == nullptr) return;
+    static_assert(std::is_trivially_copyable_v<Sample> && sizeof(Sample) % 4 == 0);
+    Sample sample;
+    for (unsigned most = samples_max; most != 0; --most) {
+        if (rte_ring_sc_dequeue_elem(samples_, &sample, sizeof sample) != 0) return;
+        sample.head.payload = {sample.payload.data(), sample.payload_bytes};
+        (void)sink.on_payload(sample.head);
+    }
 }
 
 std::size_t PollingCore::take(std::vector<FlowUpdate>& to, std::size_t most) {

@@ -3,12 +3,17 @@
 // In:       bursts of its queues.   Out: updates in a ring to the owner, counters when the owner asks.
 // Threads:  run() is the core's; everything else the owner's. Between them: the two rings, and words of which
 //           each has one writer.
-// Limits:   the ring of updates: where it is full the core waits until the owner has taken, counted. The ring
+// Limits:   samples of payload, with sample_payload: as many in a stretch of packet time as the kernel
+// programs
+//           hand over (datapath/sample.h), payload_bytes_max of each, samples_max on their way to the owner;
+//           what is beyond is counted, its flow may stay without a name.
+//           The ring of updates: where it is full the core waits until the owner has taken, counted. The ring
 //           of notifications (notify_max): beyond it they are left out, as Engine::notify_at allows.
 // Not here: which queues (dpdk_engine.cpp), merging what two cores tell of one flow (flow_merge.h).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -21,6 +26,7 @@
 
 #include "capture/dpdk/dpdk_engine.h"
 #include "capture/dpdk/packet_clock.h"
+#include "classifier/payload_sample.h"
 
 struct rte_mbuf;
 struct rte_ring;
@@ -47,6 +53,8 @@ struct CoreCounters {
 class PollingCore {
 public:
     static constexpr unsigned notify_max = 4096;
+    static constexpr unsigned samples_max = 1024;
+    static constexpr std::uint32_t payload_bytes_max = 2048;
     // Bytes of a packet in several mbufs that are copied together where the first one is shorter. Deeper than
     // any chain of headers seen in the field; what is behind it counts as not captured.
     static constexpr std::uint32_t header_bytes_max = 1024;
@@ -68,6 +76,10 @@ public:
     // Why the thread ended before its time; empty: it did not.
     [[nodiscard]] const std::string& trouble() const noexcept { return trouble_; }
 
+    // Updates that wait in the ring. Samples that are told after this, and before these are taken, are those
+    // of every packet that they count.
+    [[nodiscard]] std::size_t updates_waiting() const noexcept;
+    void tell_samples(PayloadSink& sink) noexcept;
     // Moves what is in the ring behind `to`, at most `most`; returns how many.
     std::size_t take(std::vector<FlowUpdate>& to, std::size_t most);
     [[nodiscard]] std::uint64_t now_ns() const noexcept { return now_ns_.load(std::memory_order_acquire); }
@@ -94,6 +106,11 @@ private:
         std::span<const std::byte> block;
     };
     struct Scratch;
+    struct Sample {
+        PayloadSample head;  // its span is empty: the payload follows
+        std::uint32_t payload_bytes;
+        std::array<std::uint8_t, payload_bytes_max> payload;
+    };
 
     PollingCore(const DpdkConfig& config, unsigned number, unsigned cpu, std::vector<PolledQueue> queues,
                 std::size_t interfaces, const PacketClock& clock);
@@ -115,6 +132,7 @@ private:
     std::thread thread_;
     rte_ring* updates_ = nullptr;
     rte_ring* notifications_ = nullptr;
+    rte_ring* samples_ = nullptr;  // with sample_payload
 
     // The core's own.
     FlowTable table_;

@@ -12,6 +12,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from scenes import Site  # noqa: E402
 from world import HOST4, HOST6, PYTHON, SUPPORT, leftovers  # noqa: E402
 
+# Engine dpdk on eth0. A frame of the ring holds 1,952 bytes: without offload none is longer.
+TWO_DPDK_QUEUES = """\
+dpdk:
+  eal_args: [--no-pci, "--vdev={port},iface=eth0,qpairs=2,framecnt=8192"]
+  queues: 2
+  cores: [0, 1]
+  huge_pages: false
+  mbufs: 4095
+"""
 CLASS_OUTCOMES = ("local", "home", "unknown", "outside")
 OTHER_OUTCOMES = ("not_ip", "malformed", "truncated")
 

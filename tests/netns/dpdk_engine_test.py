@@ -9,21 +9,12 @@ import signal
 import subprocess
 import unittest
 
-from case import SiteCase, main
+from case import TWO_DPDK_QUEUES, SiteCase, main
 from scenes import MIB, Counters, scene_allowed, scene_bulk_tcp, scene_bulk_udp6, scene_pull
 from world import BIN, BUILD, PYTHON, SINK, WORLD, WorldError, wait_for
 
 AF_PACKET = "net_af_packet0"
 ROUTER_MACS = "0200000000550200000000660800"  # to nobody: what counts is that they left
-# A frame of the ring holds 1,952 bytes: offload is off, so that none is longer.
-TWO_QUEUES = """\
-dpdk:
-  eal_args: [--no-pci, "--vdev={port},iface=eth0,qpairs=2,framecnt=8192"]
-  queues: 2
-  cores: [0, 1]
-  huge_pages: false
-  mbufs: 4095
-"""
 
 
 class DpdkCase(SiteCase):
@@ -34,7 +25,7 @@ class DpdkCase(SiteCase):
 
     @property
     def settings(self):
-        return TWO_QUEUES.format(port=self.port) + self.more
+        return TWO_DPDK_QUEUES.format(port=self.port) + self.more
 
     def send(self, dev, frames, macs):
         """UDP to 50 addresses of the US, a frame each time. No fragments: the kernel puts them together before it deals
@@ -149,7 +140,7 @@ class Tap(DpdkCase):
 
     @property
     def settings(self):
-        return TWO_QUEUES.format(port=self.port).replace("iface=eth0,qpairs=2,framecnt=8192", "iface=ewtap")
+        return TWO_DPDK_QUEUES.format(port=self.port).replace("iface=eth0,qpairs=2,framecnt=8192", "iface=ewtap")
 
     def test_what_the_kernel_sends_into_a_tap_is_counted(self):
         site = self.site

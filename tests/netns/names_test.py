@@ -5,7 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 """
 import re
 
-from case import SiteCase, main
+from case import TWO_DPDK_QUEUES, SiteCase, main
 from world import PYTHON, SUPPORT, run, wait_for
 
 RESOLVER, EDGE, UNASKED = "5.9.10.20", "8.8.8.8", "8.8.8.77"  # in Germany; in the US, the last one known to no DNS
@@ -138,6 +138,20 @@ class PcapNames(Names):
 
     def test_names_on_the_pcap_engine(self):
         self.play()
+
+
+class DpdkNames(Names):
+    engine = "dpdk"
+    offload = False
+    settings = TWO_DPDK_QUEUES.format(port="net_af_packet0")
+
+    def test_names_on_the_dpdk_engine(self):
+        self.play()
+        details = self.site.status()["engine_details"]
+        for core in (0, 1):
+            self.assertGreater(details[f"core.{core}.samples.taken"], 0)
+            for loss in ("samples.limited", "samples.full"):
+                self.assertEqual(details[f"core.{core}.{loss}"], 0, loss)
 
 
 class HiddenNames(Names):
