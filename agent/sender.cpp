@@ -61,7 +61,7 @@ Json process_field(const capture::Process* process) {
     out["session_id"] = number_or_null(process->session_id);
     out["cgroup"] = text_or_null(process->cgroup);
     out["unit"] = text_or_null(names.unit);
-    out["user_unit"] = text_or_null(names.user_unit);
+    out["inner_unit"] = text_or_null(names.inner_unit);
     out["container"] = text_or_null(names.container);
     out["runtime"] = text_or_null(names.runtime);
     out["pod"] = text_or_null(names.pod);

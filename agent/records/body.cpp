@@ -56,7 +56,7 @@ void add_sender(const Json& record, Parts& parts) {
     std::string text =
         ", by " + (program.empty() ? "a process" : program) + " (pid " + text_of(process, "pid");
     if (const std::string user = first_of({"user"}); !user.empty()) text += ", user " + user;
-    if (const std::string place = first_of({"container", "user_unit", "unit"}); !place.empty())
+    if (const std::string place = first_of({"container", "inner_unit", "unit"}); !place.empty())
         text += ", " + place;
     parts.push_back(text + ")");
 }

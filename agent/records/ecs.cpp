@@ -159,7 +159,7 @@ Json sender_word(const Json& record) {
 Json own_process(const Json& record) {
     const Json& process = member(record, "process");
     Json own;
-    for (const char* name : {"unit", "user_unit", "cgroup", "login_uid", "session_id", "hash_problem"})
+    for (const char* name : {"unit", "inner_unit", "cgroup", "login_uid", "session_id", "hash_problem"})
         put(own, name, member(process, name));
     put(own, "how", member(member(record, "sender"), "how"));
     if (const Json& gone = member(process, "executable_deleted"); gone.is_boolean() && gone.get<bool>())

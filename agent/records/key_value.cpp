@@ -88,7 +88,7 @@ void add_names_and_sender(Pairs& pairs, const Json& record, const Json& flow) {
     pairs.add(remote_first ? "dpid" : "spid", "", "pid", member(process, "pid"));
     pairs.add(remote_first ? "duser" : "suser", "", "usrName", member(process, "user"));
     pairs.add("fileHash", "", "sha256", member(process, "sha256"));
-    const Json& unit = member(process, "user_unit");
+    const Json& unit = member(process, "inner_unit");
     pairs.add("sourceServiceName", "", "unit", unit.is_string() ? unit : member(process, "unit"));
     pairs.add("flexString1", "container", "container", member(process, "container"));
     const Json& known = member(member(record, "sender"), "known");

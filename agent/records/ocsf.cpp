@@ -119,8 +119,8 @@ Json unmapped_finding(const Json& record) {
     put(out, "name_source", member(flow, "name_source"));
     put(out, "app", member(flow, "app"));
     const Json& process = member(record, "process");
-    const Json& user_unit = member(process, "user_unit");
-    put(out, "unit", user_unit.is_string() ? user_unit : member(process, "unit"));
+    const Json& inner_unit = member(process, "inner_unit");
+    put(out, "unit", inner_unit.is_string() ? inner_unit : member(process, "unit"));
     put(out, "sender", member(member(record, "sender"), "known"));
     for (const char* name : {"measure", "value", "threshold", "window_s", "flows_in_window", "suppressed"})
         put(out, name, member(record, name));

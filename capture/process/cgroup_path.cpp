@@ -108,18 +108,29 @@ std::string_view unescaped(std::string_view part) {
     return part.starts_with('_') ? part.substr(1) : part;
 }
 
-// The first group that is no slice is the unit; below user@N.service lies another systemd with its own.
+// The first group that is no slice is the unit of the host's systemd; what is called like one below that, or
+// below a group that is none, is of another systemd.
 void read_units(const std::vector<std::string_view>& parts, CgroupNames& names) {
-    const auto next_unit = [&](std::size_t from) {
-        while (from < parts.size() && parts[from].ends_with(".slice")) from++;
-        return from;
-    };
-    const std::size_t at = next_unit(0);
-    if (at >= parts.size() || !is_unit(parts[at])) return;
-    names.unit = unescaped(parts[at]);
-    if (!names.unit.starts_with("user@")) return;
-    const std::size_t below = next_unit(at + 1);
-    if (below < parts.size() && is_unit(parts[below])) names.user_unit = unescaped(parts[below]);
+    std::size_t at = 0;
+    while (at < parts.size() && parts[at].ends_with(".slice")) at++;
+    if (at < parts.size() && is_unit(parts[at])) names.unit = unescaped(parts[at]);
+    for (std::size_t below = at + 1; below < parts.size(); below++)
+        if (is_unit(parts[below])) names.inner_unit = unescaped(parts[below]);
+}
+
+// systemd-nspawn: "machine-<name>.scope/payload" or "systemd-nspawn@<name>.service/payload".
+bool read_machine(std::string_view part, std::string_view above, CgroupNames& names) {
+    constexpr std::array nspawn{Form{"machine-", ".scope", "nspawn", false},
+                                Form{"systemd-nspawn@", ".service", "nspawn", false}};
+    if (part != "payload") return false;
+    for (const Form& form : nspawn) {
+        const auto name = id_by(form, above);
+        if (!name) continue;
+        names.container = *name;
+        names.runtime = form.runtime;
+        return true;
+    }
+    return false;
 }
 
 }  // namespace
@@ -131,8 +142,9 @@ CgroupNames names_of_cgroup(std::string_view path) {
     for (std::size_t i = 0; i < parts.size(); i++) {
         read_pod(parts[i].substr(0, parts[i].find(':')), names);
         // The outermost container is the one that the host knows.
+        const std::string_view above = i == 0 ? std::string_view{} : parts[i - 1];
         if (names.container.empty())
-            (void)read_container(parts[i], i == 0 ? std::string_view{} : parts[i - 1], names);
+            (void)(read_container(parts[i], above, names) || read_machine(parts[i], above, names));
     }
     if (!names.container.empty() && !names.pod.empty() && names.runtime.empty()) names.runtime = "kubernetes";
     return names;

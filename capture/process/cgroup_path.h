@@ -11,8 +11,10 @@
 namespace egresswatch::capture {
 
 struct CgroupNames {
-    std::string unit;       // "nightly.service", "session-3.scope", "user@1000.service"
-    std::string user_unit;  // of a user's own systemd, below user@1000.service
+    std::string unit;  // "nightly.service", "session-3.scope", "user@1000.service"
+    // Of another systemd below: a user's own (user@1000.service), a container's. Whoever runs that one
+    // chooses the name.
+    std::string inner_unit;
     std::string container;  // id
     std::string runtime;    // "docker", "containerd", "cri-o", "podman", "lxc", "nspawn"; empty: not said
     std::string pod;        // uid of the Kubernetes pod

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from scenes import SCENES, Site, check_addresses, country_totals
+from sender_scenes import SENDER_SCENES, prepare
 from world import ROOT, WORLD, WorldError, leftovers, run
 
 COLOR = sys.stdout.isatty()
@@ -162,7 +163,7 @@ def clean(name):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="tools/demo", description="Seven scenes of egress monitoring on real packets.")
+    parser = argparse.ArgumentParser(prog="tools/demo", description="Scenes of egress monitoring on real packets.")
     parser.add_argument("--keep", action="store_true", help="leave everything running")
     parser.add_argument("--clean", nargs="?", const="", metavar="NAME", help="end what an earlier --keep left")
     parser.add_argument("--offload", choices=("on", "off"), default="on", help="segmentation offload of the host's link")
@@ -184,6 +185,11 @@ def main():
             first = site.counters()
             heading("The scenes")
             results = play(site, [scene for scene in SCENES if re.search(args.only, scene.__name__)])
+            senders = [scene for scene in SENDER_SCENES if re.search(args.only, scene.__name__)]
+            if senders:
+                heading("Who sends, and to what: one executable may send to one name, and nothing else may")
+                prepare(site)
+                results += play(site, senders)
             agree = show_totals(site, first)
             parsed = show_alerts(site)
             passed = sum(1 for result in results if result and result.passed)

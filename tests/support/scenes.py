@@ -82,8 +82,10 @@ class Alert:
     def line(self):
         where = ", ".join(f"{name} {value}" for name, value in self.group.items())
         verdict = f"allowed by {self.get('egresswatch.allow_id')}" if self.allowed else "not allowed"
-        return (f"{str(self.level).upper()} {self.rule}: {self.value / 1e6:.1f} MB to {where} ({self.country}), {verdict}, "
-                f"initiator {self.initiator}, {self.transport}, {self.sender}")
+        name = self.get("destination.domain") or self.get("source.domain")
+        return (f"{str(self.level).upper()} {self.rule}: {(self.value or 0) / 1e6:.3g} MB to {where} ({self.country})"
+                f"{f', {name}' if name else ''}, {verdict}, initiator {self.initiator}, "
+                f"{self.get('network.protocol') or self.transport}, {self.sender}")
 
     @property
     def sender(self):

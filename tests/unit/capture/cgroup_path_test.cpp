@@ -83,5 +83,14 @@ TEST_CASE("the unit is the first group that is no slice", "[capture][unit]") {
     const auto of_user =
         names_of_cgroup("/user.slice/user-1000.slice/user@1000.service/app.slice/sync.service");
     CHECK(of_user.unit == "user@1000.service");
-    CHECK(of_user.user_unit == "sync.service");
+    CHECK(of_user.inner_unit == "sync.service");
+    const auto in_machine =
+        names_of_cgroup("/machine.slice/machine-web.scope/payload/system.slice/nightly.service");
+    CHECK(in_machine.unit == "machine-web.scope");
+    CHECK(in_machine.inner_unit == "nightly.service");
+    CHECK(in_machine.container == "web");
+    CHECK(in_machine.runtime == "nspawn");
+    const auto by_hand = names_of_cgroup("/payload/system.slice/nightly.service");
+    CHECK(by_hand.unit.empty());
+    CHECK(by_hand.inner_unit == "nightly.service");
 }
