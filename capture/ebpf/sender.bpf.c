@@ -187,9 +187,9 @@ struct identity {
 
 static __always_inline struct identity identity_of(struct task_struct* task) {
     struct identity who;
-    who.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-    who.pid = (__u32)BPF_CORE_READ(task, tgid);
-    who.exec_id = (__u32)BPF_CORE_READ(task, self_exec_id);
+    who.start_ns = task->group_leader->start_boottime;
+    who.pid = (__u32)task->tgid;
+    who.exec_id = (__u32)task->self_exec_id;
     return who;
 }
 
@@ -223,10 +223,10 @@ static __always_inline struct task_struct* running_process(struct section_state*
     char here = 0;
     if (!task_stack_bytes) return 0;
     __u64 frame = number_of(section, &here);
-    __u64 stack = (__u64)BPF_CORE_READ(task, stack);
+    __u64 stack = (__u64)task->stack;
     __u64 end = stack + task_stack_bytes;
     if (frame < stack || frame >= end) return 0;
-    if (BPF_CORE_READ(task, flags) & PF_KTHREAD) return 0;
+    if (task->flags & PF_KTHREAD) return 0;
     return in_system_call(end) || in_system_call(end - STACK_PADDING) ? task : 0;
 }
 
@@ -279,7 +279,7 @@ static __always_inline void read_cgroup(struct process_event* event, struct task
 static __noinline int announce(struct task_struct* task, int is_running) {
     if (!task) return 0;
     struct identity who = identity_of(task);
-    __u32 uid = BPF_CORE_READ(task, cred, uid.val);
+    __u32 uid = task->cred->uid.val;
     struct announced* before = (struct announced*)bpf_map_lookup_elem(&announced, &who.pid);
     if (before && before->start_ns == who.start_ns && before->exec_id == who.exec_id && before->uid == uid)
         return 0;
@@ -430,7 +430,7 @@ int ew_sender(struct __sk_buff* skb) {
 // A process uses a socket; `how` says for what. Kernel sockets do not come here.
 static __always_inline void note(void* socket, __u64 cookie, __u8 how) {
     struct task_struct* task = bpf_get_current_task_btf();
-    if (BPF_CORE_READ(task, flags) & PF_KTHREAD) return;
+    if (task->flags & PF_KTHREAD) return;
     struct socket_owner* owner =
         (struct socket_owner*)bpf_sk_storage_get(&socket_owners, socket, 0, BPF_SK_STORAGE_GET_F_CREATE);
     if (!owner) return;

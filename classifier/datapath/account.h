@@ -35,8 +35,8 @@
 DATAPATH_BEGIN
 
 enum {
-    SENDER_WINDOW_SHIFT = 30,  // ns: 1.07 s
-    SENDER_PACKETS_SHIFT = 7,  // 128 packets
+    SENDER_WINDOW_SHIFT = 32,  // ns: 4.3 s
+    SENDER_PACKETS_SHIFT = 8,  // 256 packets
     TCP_PSH = 0x08             // RFC 9293 section 3.1
 };
 
@@ -238,7 +238,7 @@ DATAPATH_INLINE void flow_news(platform_ctx ctx, struct section_state* section, 
 }
 
 // Whether to look again who sends: at a flow's first segment with data (the process that connects need not be
-// the one that sends), every 128 packets, and after a second or so without one.
+// the one that sends), every 256 packets, and every four seconds.
 DATAPATH_INLINE int sender_due(const struct flow_entry* entry, const struct flow_packet* p, __u64 now) {
     if (p->direction != DIRECTION_OUT) return 0;
     return (((now ^ entry->last_seen_ns) >> SENDER_WINDOW_SHIFT) |

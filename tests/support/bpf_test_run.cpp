@@ -61,6 +61,7 @@ std::expected<BpfTestRun, OsError> BpfTestRun::open(const Options& options,
     object_options.flow_slots = options.flow_slots;
     object_options.hash_seed = options.hash_seed;
     object_options.track_all = options.track_all;
+    object_options.take_samples = options.samples;
     object_options.look_for_senders = options.senders;
     object_options.clock_from_tstamp = options.clock_from_packet;
     auto object = BpfObject::load(object_options, block, nullptr);
@@ -153,6 +154,13 @@ std::array<std::uint64_t, datapath::LOSS_REASON_COUNT> BpfTestRun::losses() cons
     for (std::uint32_t reason = 0; reason < losses.size(); reason++)
         (void)capture::sum_per_cpu(state_->maps.losses.get(), reason, {&losses[reason], 1});
     return losses;
+}
+
+datapath::sampler BpfTestRun::sampler() const {
+    datapath::sampler sum{};
+    (void)capture::sum_per_cpu(state_->maps.sampler_state.get(), 0,
+                               {reinterpret_cast<std::uint64_t*>(&sum), sizeof sum / 8});
+    return sum;
 }
 
 std::vector<datapath::flow_event> BpfTestRun::take_events() {

@@ -17,6 +17,7 @@
 
 #include "capture/engine.h"
 #include "classifier/datapath/layout.h"
+#include "classifier/datapath/sample.h"
 #include "classifier/datapath/sender.h"
 
 namespace egresswatch::test {
@@ -27,6 +28,7 @@ public:
         std::uint32_t flow_slots = 4096;  // a power of two; the table of one CPU, which all packets run on
         std::uint64_t hash_seed = 42;
         bool track_all = false;
+        bool samples = false;           // of payload, into a ring that nobody reads
         bool senders = false;           // with the program that says who sends: whoever calls run()
         bool clock_from_packet = true;  // Packet::at_ns is the clock, Packet::wire_bytes the length
     };
@@ -63,6 +65,7 @@ public:
     [[nodiscard]] datapath::class_totals class_totals(std::uint32_t class_id) const;
     [[nodiscard]] datapath::iface_totals iface_totals() const;
     [[nodiscard]] std::array<std::uint64_t, datapath::LOSS_REASON_COUNT> losses() const;
+    [[nodiscard]] datapath::sampler sampler() const;  // counters of samples
     [[nodiscard]] std::vector<datapath::flow_event> take_events();
 
     struct Facts {
