@@ -15,18 +15,10 @@
 #include <vector>
 
 #include "rules/finding.h"
+#include "rules/owned_facts.h"
 #include "rules/policy.h"
 
 namespace egresswatch::rules {
-
-// What is known of a conversation beyond its packets' headers.
-struct TestFacts {
-    std::vector<std::string> dns, asks;
-    std::string sni, http_host, app;
-    std::string executable, sha256, user, cgroup, unit, container;
-    std::optional<std::uint32_t> uid;
-    std::uint8_t sender = 0;  // enum sender_outcome
-};
 
 // One conversation, or several alike: where a list stands, each repetition takes the next value.
 struct TestFlow {
@@ -41,7 +33,8 @@ struct TestFlow {
     std::uint8_t tunnel = 0;
     Address outer_remote;
     Country outer_country;
-    TestFacts facts;
+    OwnedFacts facts;
+    std::vector<std::string> asks;  // of a name server, as it begins
     FlowCounters counters;
     std::chrono::seconds lasts{};
     std::chrono::seconds step{10};

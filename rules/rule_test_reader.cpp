@@ -30,7 +30,7 @@ private:
     TestFlow read_flow(const Fields& fields);
     void read_counters(const Fields& fields, TestFlow& flow);
     void read_tunnel(const Fields& fields, TestFlow& flow);
-    static void read_facts(const Fields& fields, TestFacts& facts);
+    static void read_facts(const Fields& fields, OwnedFacts& facts);
     void check_size_of(const Fields& fields, const TestFlow& flow);
     ExpectedFinding read_expected(const Fields& fields);
 
@@ -109,6 +109,7 @@ TestFlow Reader::read_flow(const Fields& fields) {
     if (initiator == "unknown") flow.initiator = datapath::INITIATOR_UNKNOWN;
     read_tunnel(fields, flow);
     read_facts(fields, flow.facts);
+    flow.asks = fields.list("asks", parse_domain);
     read_counters(fields, flow);
     check_size_of(fields, flow);
     return flow;
@@ -126,13 +127,12 @@ void Reader::read_tunnel(const Fields& fields, TestFlow& flow) {
     for (const Node* node : fields.scalars("outer_country")) flow.outer_country = country(node->text);
 }
 
-void Reader::read_facts(const Fields& fields, TestFacts& facts) {
+void Reader::read_facts(const Fields& fields, OwnedFacts& facts) {
     const auto first = [&](std::string_view key, auto parse) {
         auto all = fields.list(key, parse);
         return all.empty() ? std::string() : std::move(all.front());
     };
     facts.dns = fields.list("dns", parse_domain);
-    facts.asks = fields.list("asks", parse_domain);
     facts.sni = first("sni", parse_domain);
     facts.http_host = first("http_host", parse_domain);
     facts.app = fields.text("app");

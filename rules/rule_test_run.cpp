@@ -158,43 +158,12 @@ std::string new_label(std::uint64_t number) {
 void add_steps(const TestFlow& flow, std::uint64_t number, Timestamp begin, FlowUpdate head,
                std::vector<Step>& out) {
     head.first_seen = head.last_seen = begin;
-    for (const std::string& name : flow.facts.asks)
+    for (const std::string& name : flow.asks)
         out.push_back({head, &flow, name.starts_with("*.") ? new_label(number) + name.substr(2) : name});
     std::vector<FlowUpdate> updates;
     add_updates(flow, begin, head, updates);
     for (const FlowUpdate& update : updates) out.push_back({update, &flow, {}});
 }
-
-// What a step says beyond its counters. Refers to the flow, and to itself.
-class StepFacts {
-public:
-    explicit StepFacts(const Step& step) {
-        const TestFacts& known = step.flow->facts;
-        dns_.assign(known.dns.begin(), known.dns.end());
-        facts_.dns = dns_;
-        facts_.sni = known.sni;
-        facts_.http_host = known.http_host;
-        facts_.app = step.asked.empty() ? std::string_view(known.app) : "dns";
-        facts_.names_local = step.update.initiator == datapath::INITIATOR_REMOTE;
-        const std::string_view said = facts_.said();
-        facts_.contradiction = !said.empty() && !dns_.empty() && std::ranges::find(dns_, said) == dns_.end();
-        facts_.executable = known.executable;
-        facts_.sha256 = known.sha256;
-        facts_.user = known.user;
-        facts_.uid = known.uid;
-        facts_.cgroup = known.cgroup;
-        facts_.unit = known.unit;
-        facts_.container = known.container;
-        facts_.sender = known.sender;
-    }
-    StepFacts(const StepFacts&) = delete;
-    StepFacts& operator=(const StepFacts&) = delete;
-    [[nodiscard]] const FlowFacts& facts() const noexcept { return facts_; }
-
-private:
-    std::vector<std::string_view> dns_;
-    FlowFacts facts_;
-};
 
 std::string value_of(const Finding& finding, const std::string& name) {
     if (name == "level") return std::string(level_name(finding.level));
@@ -310,12 +279,12 @@ CaseResult run_rule_case(const RuleCase& test, const std::shared_ptr<const Polic
     for (const Step& step : steps) {
         const FlowUpdate& update = step.update;
         if (update.last_seen > now) pass_time(update.last_seen);
-        const StepFacts said(step);
+        const FactsView known_of(step.flow->facts, update.initiator == datapath::INITIATOR_REMOTE);
         const ClassInfo& info = classes.info(update.key.class_id);
         if (step.asked.empty())
-            evaluator.evaluate(update, info, now, findings, said.facts());
+            evaluator.evaluate(update, info, now, findings, known_of.facts);
         else
-            evaluator.observe({update, step.asked, update.last_seen}, info, now, findings, said.facts());
+            evaluator.observe({update, step.asked, update.last_seen}, info, now, findings, known_of.facts);
     }
     pass_time(test.start + test.until);
     std::erase_if(findings, [&](const Finding& finding) {

@@ -145,8 +145,7 @@ std::expected<Json, ReplayFailure> explain_offline(const ExplainOptions& options
     const auto policy = open_replay_policy(options.policy, *geo);
     if (!policy) return std::unexpected(policy.error());
     const RegionTable& table = *policy->region;
-    rules::Evaluator evaluator(
-        policy->policy, [&](const Address& address) { return &table.class_info(table.lookup(address)); });
+    rules::Evaluator evaluator = policy->make_evaluator();
     Timestamp now =
         flow.last_seen != Timestamp{}
             ? flow.last_seen
@@ -164,7 +163,7 @@ std::expected<Json, ReplayFailure> explain_offline(const ExplainOptions& options
             FlowUpdate update = recorded.update;
             update.key.class_id = flow_class(table, update);
             reached = std::max(reached, update.last_seen);
-            evaluator.evaluate(update, table.class_info(update.key.class_id), reached, findings);
+            policy->evaluate(evaluator, update, recorded.facts, reached, findings);
             findings.clear();
         });
         return explain_flow({evaluator, *geo, table, flows->records() == 0 ? now : reached}, flow);

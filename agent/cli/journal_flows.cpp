@@ -78,6 +78,7 @@ bool JournalFlows::take_flow(const Json& record, const std::function<void(const 
     auto update = update_of(record);
     if (!update) return false;
     flow.update = *update;
+    flow.facts = records::read_flow_facts(record);
     flow.country = text_of(record["flow"], "country");
     if (const auto decision = record.find("decision"); decision != record.end() && decision->is_object())
         flow.allowed = text_of(*decision, "verdict") == "allowed";

@@ -16,11 +16,13 @@
 
 #include "agent/records/record.h"
 #include "classifier/flow_update.h"
+#include "rules/owned_facts.h"
 
 namespace egresswatch::cli {
 
 struct JournalFlow {
-    FlowUpdate update;    // without a class id: the policy at hand decides the class
+    FlowUpdate update;  // without a class id: the policy at hand decides the class
+    rules::OwnedFacts facts;
     std::string country;  // as it was recorded; "unknown"
     bool allowed = false;
 };

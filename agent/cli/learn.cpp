@@ -45,10 +45,7 @@ ReplayFailure wrong(const std::string& text) {
 class FlowCollector final : public ReplayListener {
 public:
     explicit FlowCollector(const ReplayPolicy& policy) {
-        if (policy.policy != nullptr)
-            evaluator_.emplace(policy.policy, [region = policy.region](const Address& address) {
-                return &region->class_info(region->lookup(address));
-            });
+        if (policy.policy != nullptr) evaluator_.emplace(policy.make_evaluator());
     }
     void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info, const inspect::FlowNames*) override {
         if (flow.total.bytes_out == 0) return;
@@ -91,7 +88,9 @@ std::expected<Learned, ReplayFailure> from_journal(const LearnOptions& options) 
         if (flow.allowed || flow.update.delta.bytes_out == 0) return;
         ClassInfo info;
         if (flow.country != "unknown") info.country = flow.country;
-        out.observation.add(Observation::flow_of(flow.update, info, flow.update.delta));
+        Observation::Flow seen = Observation::flow_of(flow.update, info, flow.update.delta);
+        seen.process = flow.facts.executable;
+        out.observation.add(seen);
     });
     out.source = "journal " + flows->directory().string();
     out.note = std::to_string(flows->records()) + " flow records";

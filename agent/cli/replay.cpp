@@ -36,6 +36,7 @@ struct ReplayOptions {
     std::string policy;
     std::string old_policy, new_policy;  // both or neither
     std::string geo;
+    ReplayHost host;
     std::vector<std::string> local_networks;
     std::string track = "outside";
     bool flows = false;
@@ -215,13 +216,13 @@ int run_replay(ReplayOptions& options) {
     if (!config) return config.error();
     if (!options.old_policy.empty())
         return replay_difference({options.file, options.old_policy, options.new_policy, options.geo,
-                                  std::move(*config), options.json, options.fail_on_findings});
+                                  options.host, std::move(*config), options.json, options.fail_on_findings});
     if (JournalFlows::is_journal(options.file))
         return complain(exit_input,
                         options.file + " is a journal: compare two policies over it, by --old and --new");
     const auto geo = open_replay_geo(options.geo);
     if (!geo) return complain(geo.error().exit_code, geo.error().text);
-    auto policy = open_replay_policy(options.policy, *geo);
+    auto policy = open_replay_policy(options.policy, *geo, options.host);
     if (!policy) return complain(policy.error().exit_code, policy.error().text);
     const auto engine = engine_options(options);
     if (!engine) return engine.error();
@@ -274,6 +275,10 @@ void add_replay(CLI::App& app, int& exit_code) {
     old_policy->needs(new_policy);
     new_policy->needs(old_policy);
     command->add_option("--geo", options->geo, "Compiled geo data (.ewgeo); none: no countries");
+    command->add_option("--site", options->host.site,
+                        "The site whose host it is; without it no rule that names sites");
+    command->add_option("--asn", options->host.asn_file,
+                        "MaxMind DB with AS numbers; without it they are unknown");
     command
         ->add_option(
             "--local-networks", options->local_networks,

@@ -85,8 +85,7 @@ std::expected<void, ReplayFailure> through_capture(const ReplayDiffOptions& opti
 std::expected<void, ReplayFailure> through_journal(JournalFlows& flows, const ReplayPolicy& policy,
                                                    Findings& into) {
     const RegionTable& table = *policy.region;
-    rules::Evaluator evaluator(
-        policy.policy, [&](const Address& address) { return &table.class_info(table.lookup(address)); });
+    rules::Evaluator evaluator = policy.make_evaluator();
     std::vector<rules::Finding> findings;
     Timestamp now = Timestamp::min();
     flows.for_each([&](const JournalFlow& flow) {
@@ -94,7 +93,7 @@ std::expected<void, ReplayFailure> through_journal(JournalFlows& flows, const Re
         update.key.class_id = flow_class(table, update);
         now = std::max(now, update.last_seen);
         evaluator.advance(now, findings);
-        evaluator.evaluate(update, table.class_info(update.key.class_id), now, findings);
+        policy.evaluate(evaluator, update, flow.facts, now, findings);
         for (const rules::Finding& finding : findings) into.add(finding);
         findings.clear();
     });
@@ -204,7 +203,7 @@ void print_text(const std::vector<RuleDifference>& differences, const std::strin
 std::expected<Findings, ReplayFailure> find_all(const ReplayDiffOptions& options,
                                                 const std::string& policy_path, const GeoData& geo,
                                                 std::string& note) {
-    const auto policy = open_replay_policy(policy_path, geo);
+    const auto policy = open_replay_policy(policy_path, geo, options.host);
     if (!policy) return std::unexpected(policy.error());
     Findings out;
     for (const rules::Rule& rule : policy->policy->rules) out.rules.insert(rule.id);

@@ -8,6 +8,7 @@
 
 #include <string>
 
+#include "agent/cli/replay_pass.h"
 #include "classifier/flow_table.h"
 
 namespace egresswatch::cli {
@@ -17,6 +18,7 @@ struct ReplayDiffOptions {
     std::string old_policy;
     std::string new_policy;
     std::string geo;
+    ReplayHost host;
     FlowTableConfig config;
     bool json = false;
     bool fail_on_difference = false;

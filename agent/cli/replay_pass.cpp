@@ -59,7 +59,8 @@ std::expected<GeoData, ReplayFailure> open_replay_geo(const std::string& option)
     return std::move(*data);
 }
 
-std::expected<ReplayPolicy, ReplayFailure> open_replay_policy(const std::string& path, const GeoData& geo) {
+std::expected<ReplayPolicy, ReplayFailure> open_replay_policy(const std::string& path, const GeoData& geo,
+                                                              const ReplayHost& host) {
     ReplayPolicy out;
     auto policy = load(path);
     if (!policy) return std::unexpected(policy.error());
@@ -68,7 +69,29 @@ std::expected<ReplayPolicy, ReplayFailure> open_replay_policy(const std::string&
         compile_region_table(geo, out.policy != nullptr ? out.policy->region_spec() : default_region());
     if (!region) return std::unexpected(ReplayFailure{exit_input, region.error().message});
     out.region = std::move(*region);
+    out.site = host.site;
+    if (host.asn_file.empty()) return out;
+    auto asn = AsnData::open(host.asn_file);
+    if (!asn) return std::unexpected(ReplayFailure{exit_input, asn.error().message});
+    out.asn = std::move(*asn);
     return out;
+}
+
+rules::Evaluator ReplayPolicy::make_evaluator() const {
+    rules::Evaluator::Host host;
+    host.site = site;
+    if (asn != nullptr) host.asn_of = [data = asn](const Address& address) { return data->find(address); };
+    return rules::Evaluator(
+        policy,
+        [table = region](const Address& address) { return &table->class_info(table->lookup(address)); },
+        std::move(host));
+}
+
+void ReplayPolicy::evaluate(rules::Evaluator& evaluator, const FlowUpdate& update,
+                            const rules::OwnedFacts& facts, Timestamp now,
+                            std::vector<rules::Finding>& findings) const {
+    const rules::FactsView known(facts, update.initiator == datapath::INITIATOR_REMOTE);
+    evaluator.evaluate(update, region->class_info(update.key.class_id), now, findings, known.facts);
 }
 
 std::expected<std::unique_ptr<ReplayPass>, ReplayFailure> ReplayPass::open(
@@ -81,10 +104,7 @@ std::expected<std::unique_ptr<ReplayPass>, ReplayFailure> ReplayPass::open(
 
 ReplayPass::ReplayPass(std::unique_ptr<capture::FileEngine> engine, ReplayPolicy policy)
     : engine_(std::move(engine)), policy_(std::move(policy)) {
-    if (policy_.policy == nullptr) return;
-    evaluator_.emplace(policy_.policy, [region = policy_.region](const Address& address) {
-        return &region->class_info(region->lookup(address));
-    });
+    if (policy_.policy != nullptr) evaluator_.emplace(policy_.make_evaluator());
 }
 
 void ReplayPass::run(ReplayListener& listener,

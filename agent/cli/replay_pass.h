@@ -21,8 +21,10 @@
 #include "agent/naming.h"
 #include "capture/userspace/file_engine.h"
 #include "classifier/flow_update.h"
+#include "classifier/region/asn_data.h"
 #include "classifier/region/region_table.h"
 #include "rules/evaluator.h"
+#include "rules/owned_facts.h"
 #include "rules/policy.h"
 
 namespace egresswatch {
@@ -40,13 +42,27 @@ struct ReplayFailure {
 struct ReplayPolicy {
     std::shared_ptr<const rules::Policy> policy;  // null: no rules, and the EEA is home
     std::shared_ptr<const RegionTable> region;
+    std::string site;
+    std::shared_ptr<const AsnData> asn;  // null: AS numbers are unknown
+
+    [[nodiscard]] rules::Evaluator make_evaluator() const;  // with a policy
+    // Of an update out of a file; its class id is that of this region.
+    void evaluate(rules::Evaluator& evaluator, const FlowUpdate& update, const rules::OwnedFacts& facts,
+                  Timestamp now, std::vector<rules::Finding>& findings) const;
+};
+
+// Of the host whose traffic it is. Empty: unknown.
+struct ReplayHost {
+    std::string site;
+    std::string asn_file;
 };
 
 // "none": every public address is of unknown country. Empty: where find_geo_file() looks.
 [[nodiscard]] std::expected<GeoData, ReplayFailure> open_replay_geo(const std::string& option);
 // `path` may be empty: no policy. Warnings and errors of the policy go to standard error.
 [[nodiscard]] std::expected<ReplayPolicy, ReplayFailure> open_replay_policy(const std::string& path,
-                                                                            const GeoData& geo);
+                                                                            const GeoData& geo,
+                                                                            const ReplayHost& host = {});
 
 class ReplayListener {
 public:

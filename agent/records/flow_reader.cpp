@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "classifier/sender.h"
+
 namespace egresswatch::records {
 
 namespace {
@@ -53,6 +55,37 @@ std::optional<FlowUpdate> read_flow_fields(const Json& flow) {
     out.tcp_flags_in = number_of<std::uint8_t>(flow, "tcp_flags_in");
     out.handshake_rtt_us = number_of<std::uint32_t>(flow, "handshake_rtt_us");
     out.ifindex = number_of<std::uint32_t>(flow, "ifindex");
+    return out;
+}
+
+rules::OwnedFacts read_flow_facts(const Json& record) {
+    static const Json nothing = Json::object();
+    const auto object = [&](const char* name) -> const Json& {
+        const auto found = record.find(name);
+        return found != record.end() && found->is_object() ? *found : nothing;
+    };
+    rules::OwnedFacts out;
+    const Json& flow = object("flow");
+    const std::string source = text_of(flow, "name_source"), name = text_of(flow, "name");
+    if (source == "sni") out.sni = name;
+    if (source == "http") out.http_host = name;
+    if (source == "dns") out.dns.push_back(name);
+    if (const auto answered = flow.find("dns_names"); answered != flow.end() && answered->is_array())
+        for (const Json& one : *answered)
+            if (one.is_string()) out.dns.push_back(one.get<std::string>());
+    out.app = text_of(flow, "app");
+    const Json& process = object("process");
+    out.executable = text_of(process, "executable");
+    out.sha256 = text_of(process, "sha256");
+    out.user = text_of(process, "user");
+    out.cgroup = text_of(process, "cgroup");
+    out.unit = text_of(process, "unit");
+    out.container = text_of(process, "container");
+    if (const auto uid = process.find("uid"); uid != process.end() && uid->is_number())
+        out.uid = uid->get<std::uint32_t>();
+    const std::string known = text_of(object("sender"), "known");
+    for (std::uint8_t outcome = 0; outcome < datapath::SENDER_OUTCOME_COUNT; ++outcome)
+        if (known == sender_outcome_name(outcome)) out.sender = outcome;
     return out;
 }
 

@@ -185,6 +185,22 @@ class Packs(unittest.TestCase):
     def test_a_dns_tunnel_is_found_as_the_pack_stands(self):
         self.assertEqual(self.findings(ROOT / "rules/packs", "exfil-dns-iodine.pcap", []), ["pack.dns-tunnelling"])
 
+    def test_a_rule_of_a_site_is_for_its_hosts(self):
+        policy = self.dir / "site"
+        policy.mkdir()
+        (policy / "00.yaml").write_text((ROOT / "rules/packs/00-example-site.yaml").read_text() + """
+rules:
+  - id: of-the-example
+    title: Anything
+    level: low
+    when: {region: outside, site: example}
+    window: {sum: bytes_out, over: 10m, by: [], at_least: 1 kB}
+    suppress: {for: 1d, by: []}
+""")
+        for words, expected in (([], []), (["--site", "example"], ["of-the-example"])):
+            self.assertEqual(self.findings(policy, "http-many-hosts.pcap", words), expected)
+        tool("replay", "--asn", self.dir / "none.mmdb", UPLOAD, code=2)
+
     def abroad(self, capture):
         """Both ends of the ICMP tunnel were in one laboratory: the far one gets an address of the internet."""
         if capture != "exfil-icmp-tunnel.pcap":

@@ -1,0 +1,55 @@
+// rules/owned_facts.h - FlowFacts that own what they say: of flows that are read from a file.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "rules/flow_facts.h"
+
+namespace egresswatch::rules {
+
+// As in FlowFacts. Empty: unknown.
+struct OwnedFacts {
+    std::vector<std::string> dns;
+    std::string sni, http_host, app;
+    std::string executable, sha256, user, cgroup, unit, container;
+    std::optional<std::uint32_t> uid;
+    std::uint8_t sender = datapath::SENDER_UNSEEN;
+};
+
+// Refers to them, and to itself: stays where it is.
+class FactsView {
+public:
+    explicit FactsView(const OwnedFacts& known, bool remote_connects)
+        : dns_(known.dns.begin(), known.dns.end()) {
+        facts.dns = dns_;
+        facts.sni = known.sni;
+        facts.http_host = known.http_host;
+        facts.app = known.app;
+        facts.names_local = remote_connects;
+        const std::string_view said = facts.said();
+        facts.contradiction = !said.empty() && !dns_.empty() && std::ranges::find(dns_, said) == dns_.end();
+        facts.executable = known.executable;
+        facts.sha256 = known.sha256;
+        facts.user = known.user;
+        facts.uid = known.uid;
+        facts.cgroup = known.cgroup;
+        facts.unit = known.unit;
+        facts.container = known.container;
+        facts.sender = known.sender;
+    }
+    FactsView(const FactsView&) = delete;
+    FactsView& operator=(const FactsView&) = delete;
+
+    FlowFacts facts;
+
+private:
+    std::vector<std::string_view> dns_;
+};
+
+}  // namespace egresswatch::rules
