@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/records/body.h"
 
+#include <algorithm>
 #include <cctype>
 #include <vector>
 
@@ -205,6 +206,7 @@ std::string printable(const std::string& text) {
 }  // namespace
 
 std::string valid_utf8(const std::string& text) {
+    if (std::ranges::all_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x80; })) return text;
     // The JSON library replaces what is not UTF-8 while it writes; reading its answer gives the cleaned text.
     return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace)).get<std::string>();
 }

@@ -379,10 +379,12 @@ const std::vector<std::string>& ecs_droppable() {
 
 Body fit_ecs(const Json& record, std::size_t bytes_max, unsigned time_digits) {
     Json document = ecs_document(record);
-    for (const char* pointer : {"/@timestamp", "/event/created", "/event/start", "/event/end"}) {
-        const Json::json_pointer at(pointer);
-        if (document.contains(at) && document[at].is_string())
-            document[at] = shorter_time(document[at].get<std::string>(), time_digits);
+    if (time_digits < 9) {  // of the nine that a record has
+        for (const char* pointer : {"/@timestamp", "/event/created", "/event/start", "/event/end"}) {
+            const Json::json_pointer at(pointer);
+            if (document.contains(at) && document[at].is_string())
+                document[at] = shorter_time(document[at].get<std::string>(), time_digits);
+        }
     }
     return fit_document(std::move(document), ecs_droppable(), "/egresswatch/cut",
                         "{\"egresswatch\":{\"cut\":\"*\"}}", bytes_max);
