@@ -143,7 +143,7 @@ def main(journal, genesis, anchors=None):
                 check_checkpoint(logs, origin, size, note)
                 wanted.setdefault(origin, {}).setdefault(size, []).append(root)
     tree, origin, expected, records, checked, roots = Tree(), None, None, 0, 0, {}
-    explained, holes, erased = [], [], []
+    explained, told, holes, erased = [], {}, [], []
     pieces = sorted({os.path.basename(name)[:24] for name in glob.glob(os.path.join(journal, "seg-*.*"))})
     for piece in pieces:
         path, first = os.path.join(journal, piece), int(piece[4:])
@@ -204,7 +204,8 @@ def main(journal, genesis, anchors=None):
                     if again.root() != root:
                         complain(f"the checkpoint of {size} records does not fit them")
             elif record.get("kind") == "gap" and record["reason"] == "retention":
-                explained.append((record["first_seq"], record["last_seq"]))
+                span = (record["first_seq"], record["last_seq"])
+                told[span] = told.get(span, 0) + record["records"]
             elif record.get("kind") == "recovery" and record["lost_first_seq"]:
                 explained.append((record["lost_first_seq"], record["lost_last_seq"]))
         expected = last + 1
@@ -212,8 +213,12 @@ def main(journal, genesis, anchors=None):
         complain(f"{origin} was signed up to {max(wanted[origin])}, {tree.size} records are there")
     # Each erased segment left a gap record, which is erased itself some day: the newest one must be told of.
     for low, high in holes + erased[-1:]:
-        if not any(first <= low and high <= last for first, last in explained):
+        if not any(first <= low and high <= last for first, last in explained + list(told)):
             complain(f"records {low} to {high} are missing, and nothing says why")
+    for (first, last), count in told.items():
+        gone = sum(first <= number <= last for number, _ in holes)
+        if gone > count:
+            complain(f"{gone} of the records {first} to {last} are missing, and gap records tell of {count}")
     print(f"{records} records, {checked} signed roots compared, root of {tree.size}: {base64.b64encode(tree.root()).decode()}")
     print("BAD" if bad else "GOOD")
     return 1 if bad else 0

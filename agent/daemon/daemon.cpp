@@ -183,13 +183,14 @@ std::expected<void, std::string> Daemon::start_threads() {
                 result = std::unexpected(done.error().to_string());
                 return;
             }
-        journal_->start();
-        notary_->start(*journal_);
+        // Before the journal's own: retention must know who has not delivered what.
         for (const auto& output : outputs_)
             if (auto done = output->start(); !done) {
                 result = std::unexpected("output " + output->status().name + ": " + done.error().to_string());
                 return;
             }
+        journal_->start();
+        notary_->start(*journal_);
         control_->start();
         if (config_.metrics.listen.empty()) return;
         auto endpoint = metrics::Endpoint::open(config_.metrics.listen, config_.control_socket);

@@ -12,8 +12,13 @@ bool JournalWriter::write(const records::Json& record) noexcept {
         return true;
     }
     if (error_.empty()) error_ = written.error().to_string();
-    if (record.value("kind", "") == "finding")
-        for (outputs::Output* output : outputs_) output->deliver_unjournaled(record);
+    if (record.value("kind", "") != "finding") return false;
+    // Without a number of the journal, the time of writing is what makes its event.id its own: the same at
+    // every receiver.
+    records::Json direct = record;
+    direct["written"] = records::format_time(
+        std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now()));
+    for (outputs::Output* output : outputs_) output->deliver_unjournaled(direct);
     return false;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -26,6 +27,7 @@ struct SeqRange {
     std::uint64_t first = 0;
     std::uint64_t last = 0;
     bool holds(const SeqRange& other) const { return first <= other.first && other.last <= last; }
+    auto operator<=>(const SeqRange&) const = default;
 };
 
 struct Part {  // a segment, its hashes, or both
@@ -71,12 +73,13 @@ private:
     std::set<std::string> logs_seen_;
     std::string file_;
     std::uint64_t total_bytes_ = 0;
-    std::uint64_t expected_seq_ = 0;   // 0: anything
-    std::vector<SeqRange> missing_;    // numbers without a record
-    std::vector<SeqRange> erased_;     // whole segments
-    std::vector<SeqRange> lost_;       // as recovery records tell
-    std::vector<SeqRange> retention_;  // as gap records tell
-    bool root_wrong_ = false;          // of this log: told once
+    std::uint64_t expected_seq_ = 0;  // 0: anything
+    std::vector<SeqRange> missing_;   // numbers without a record
+    std::vector<SeqRange> erased_;    // whole segments
+    std::vector<SeqRange> lost_;      // as recovery records tell
+    std::map<SeqRange, std::uint64_t>
+        retention_;            // as gap records tell: how many of these numbers were erased
+    bool root_wrong_ = false;  // of this log: told once
     std::uint64_t anchors_ours_ = 0;
     CoverageCheck coverage_;
 };
@@ -459,7 +462,8 @@ void Verification::take_gap(std::string_view line) {
         return found != record.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
     };
     const auto reason = journal::text_member(line, "reason");
-    if (reason == "retention") retention_.push_back({number("first_seq"), number("last_seq")});
+    // A segment is told of once for each importance that was skipped, and once more when it goes as a whole.
+    if (reason == "retention") retention_[{number("first_seq"), number("last_seq")}] += number("records");
     const auto from = journal::text_member(line, "from");
     const auto to = journal::text_member(line, "to");
     if (!from.empty() && !to.empty()) coverage_.gap(from, to);
@@ -501,22 +505,34 @@ void Verification::check_anchors() {
 }
 
 void Verification::check_missing() {
-    const auto in_any = [](const std::vector<SeqRange>& ranges, const SeqRange& wanted) {
-        return std::ranges::any_of(ranges, [&](const SeqRange& range) { return range.holds(wanted); });
+    const auto told_of = [&](const SeqRange& wanted) {
+        return std::ranges::find_if(retention_, [&](const auto& gap) { return gap.first.holds(wanted); });
     };
+    std::map<SeqRange, std::uint64_t> missing_in;  // ranges of which a gap record tells
     for (const auto& range : missing_) {
-        if (in_any(lost_, range) || in_any(retention_, range)) continue;
+        if (std::ranges::any_of(lost_, [&](const SeqRange& lost) { return lost.holds(range); })) continue;
+        if (const auto gap = told_of(range); gap != retention_.end()) {
+            missing_in[gap->first] += range.last - range.first + 1;
+            continue;
+        }
         problem("deleted",
                 "records " + std::to_string(range.first) + " to " + std::to_string(range.last) +
                     " are missing, and no gap or recovery record says why",
                 range.first);
     }
+    for (const auto& [range, count] : missing_in)
+        if (count > retention_[range])
+            problem("deleted",
+                    std::to_string(count) + " of the records " + std::to_string(range.first) + " to " +
+                        std::to_string(range.last) + " are missing, and gap records tell of " +
+                        std::to_string(retention_[range]),
+                    range.first);
     // Segments are erased from the oldest on, and each leaves a gap record, which is erased with its own
     // segment some day. So those in front of the first one that is told of have been told of, too; where none
     // is told of, nothing was erased by retention.
     bool told_later = false;
     for (auto range = erased_.rbegin(); range != erased_.rend(); ++range) {
-        const bool told = in_any(retention_, *range);
+        const bool told = told_of(*range) != retention_.end();
         if (!told && !told_later)
             problem("deleted",
                     "records " + std::to_string(range->first) + " to " + std::to_string(range->last) +

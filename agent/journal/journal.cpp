@@ -81,14 +81,18 @@ std::expected<std::uint64_t, JournalError> Journal::append(const Json& record, U
 std::expected<std::uint64_t, JournalError> Journal::State::append_locked(const Json& record,
                                                                          Urgency urgency) {
     if (closed) return std::unexpected(os_error("append to the stopped journal in", config.directory, EBADF));
-    tell_of_refused();
-    auto seq = write_record(record, urgency);
+    std::expected<std::uint64_t, JournalError> seq;
+    if (const auto told = tell_first(); told)
+        seq = write_record(record, urgency);
+    else
+        seq = std::unexpected(told.error());
     if (!seq && seq.error().error != EINVAL) {
         const Timestamp now = config.clock();
         if (refused.records++ == 0) refused.from = now;
         refused.to = now;
-        refused.error = seq.error().to_string();
+        refused.error = seq.error().error;
         ++status.unjournaled;
+        (void)store_sequence(false);  // may fail as well; then a kill loses the count
         fail(seq.error());
     }
     return seq;
@@ -195,10 +199,26 @@ void Journal::State::close_segment() {
 }
 
 int Journal::State::store_sequence(bool clean) {
-    return sequence.write({{"boot", config.boot_id},
-                           {"given", std::to_string(next_seq - 1)},
-                           {"reserved", std::to_string(reserved_seq)},
-                           {"clean", clean ? "1" : "0"}});
+    SectorFile::Fields fields{{"boot", config.boot_id},
+                              {"given", std::to_string(next_seq - 1)},
+                              {"reserved", std::to_string(reserved_seq)},
+                              {"clean", clean ? "1" : "0"}};
+    if (refused.records != 0) {
+        fields["refused"] = std::to_string(refused.records);
+        fields["refused_from"] = std::to_string(refused.from.time_since_epoch().count());
+        fields["refused_to"] = std::to_string(refused.to.time_since_epoch().count());
+        fields["refused_error"] = std::to_string(refused.error);
+    }
+    return sequence.write(std::move(fields));
+}
+
+void Journal::State::restore_refused() {
+    const auto number = [this](const char* name) { return number_field(sequence.fields(), name); };
+    const auto time = [&](const char* name) {
+        return Timestamp{std::chrono::nanoseconds{static_cast<std::int64_t>(number(name))}};
+    };
+    refused = {number("refused"), time("refused_from"), time("refused_to"),
+               static_cast<int>(number("refused_error"))};
 }
 
 void Journal::State::reserve(std::uint64_t up_to) {
@@ -223,23 +243,31 @@ void Journal::State::fail(const JournalError& error) {
 }
 
 // As soon as writing works again, and in front of what is written then.
-void Journal::State::tell_of_refused() {
+std::expected<void, JournalError> Journal::State::tell_first() {
+    const auto write = [this](const Json& record) -> std::expected<void, JournalError> {
+        if (const auto seq = write_record(record, Urgency::normal); !seq) return std::unexpected(seq.error());
+        return {};
+    };
+    for (; !owed.empty(); owed.pop_front())
+        if (auto told = write(owed.front()); !told) return told;
     if (refused.records != 0) {
+        const Refused telling = std::exchange(refused, {});  // what is stored with the gap record is told
         records::Gap gap;
         gap.reason = "unjournaled";
-        gap.from = refused.from;
-        gap.to = refused.to;
-        gap.records = refused.records;
-        gap.detail = refused.error;
-        if (!write_record(records::gap_record(config.origin, gap), Urgency::normal)) return;
-        refused = {};
+        gap.from = telling.from;
+        gap.to = telling.to;
+        gap.records = telling.records;
+        gap.detail = os_error("write", config.directory, telling.error).to_string();
+        if (auto told = write(records::gap_record(config.origin, gap)); !told) {
+            refused = telling;
+            return told;
+        }
     }
-    while (!untold.empty()) {
-        if (!write_record(records::gap_record(config.origin, untold.front()), Urgency::normal)) return;
-        untold.pop_front();
-    }
-    if (doubtful && write_record(records::gap_record(config.origin, *doubtful), Urgency::normal))
+    if (doubtful) {
+        if (auto told = write(records::gap_record(config.origin, *doubtful)); !told) return told;
         doubtful.reset();
+    }
+    return {};
 }
 
 // ---- commit
@@ -255,16 +283,19 @@ std::expected<void, JournalError> Journal::State::commit() {
     bool names = false;
     std::uint64_t from = 0;
     std::uint64_t to = 0;
+    bool refusing = false;
     {
         const std::lock_guard guard(mutex);
-        if (!closed && (refused.records != 0 || doubtful || !untold.empty())) tell_of_refused();
+        if (!closed) (void)tell_first();  // what fails is told at the next one
         if (reserved_seq < next_seq + reserve_records / 2) reserve(next_seq + reserve_records);
         from = status.durable_seq + 1;
         to = next_seq - 1;
         files = std::exchange(unsynced, {});
         if (segment) files.push_back(segment->fd);
         names = std::exchange(directory_unsynced, false);
+        refusing = refused.records != 0;
     }
+    if (refusing) (void)sequence.sync();  // the account of what could not be written
     std::expected<void, JournalError> result;
     if (to >= from || names) {
         for (const auto& file : files)
@@ -366,12 +397,14 @@ void Journal::stop() noexcept {
     if (state_->committer.joinable()) state_->committer.join();
     {
         const std::lock_guard guard(state_->mutex);
-        if (std::exchange(state_->closed, true)) return;
+        if (state_->closed) return;
+        (void)state_->tell_first();
+        state_->closed = true;
     }
     const bool committed = state_->commit().has_value();
     const std::lock_guard guard(state_->mutex);
-    if (committed && state_->refused.records == 0 && state_->store_sequence(true) == 0)
-        (void)state_->sequence.sync();
+    const bool told = state_->refused.records == 0 && state_->owed.empty() && !state_->doubtful;
+    if (committed && told && state_->store_sequence(true) == 0) (void)state_->sequence.sync();
     state_->lock.reset();
 }
 

@@ -42,12 +42,13 @@ struct OpenSegment {
     std::uint64_t last_seq = 0;
 };
 
-// Appends that were refused and that no gap record tells of yet.
+// Appends that were refused and that no gap record tells of yet. Kept in `sequence`, which needs no free
+// block: a daemon that is killed while the disk is full leaves the account to the next one.
 struct Refused {
     std::uint64_t records = 0;
     Timestamp from{};
     Timestamp to{};
-    std::string error;
+    int error = 0;  // errno of the last one
 };
 
 struct Journal::State {
@@ -71,7 +72,9 @@ struct Journal::State {
     std::vector<std::shared_ptr<UniqueFd>> unsynced;  // closed since the last commit
     HashHeader tree;                                  // origin and frontier, over everything written
     std::vector<std::uint8_t> nonces;                 // random bytes not used yet
-    std::deque<records::Gap> untold;                  // of erased segments, when the disk was full
+    // Records that nothing may be written in front of, while the disk is full: how a log begins, what a start
+    // has found, gaps of erased segments.
+    std::deque<Json> owed;
     std::uint64_t hashes_trimmed_at = 0;
     bool directory_unsynced = false;
     bool write_failing = false;
@@ -95,9 +98,10 @@ struct Journal::State {
     void close_segment();
     [[nodiscard]] std::string next_nonce();
     [[nodiscard]] int store_sequence(bool clean);
+    void restore_refused();
     void reserve(std::uint64_t up_to);
     void publish();
-    void tell_of_refused();
+    std::expected<void, JournalError> tell_first();
     void fail(const JournalError& error);
 
     // Without the mutex.

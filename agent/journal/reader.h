@@ -2,7 +2,9 @@
 // tail. SPDX-License-Identifier: Apache-2.0
 //
 // Threads: one thread a reader.   Owns: one open segment, one eventfd.
-// Fails:   a line that cannot be parsed is skipped and counted; a deleted range is reported by `missing`.
+// Fails:   a line without a number is skipped and counted, one that is torn behind its number is handed out
+// as it is:
+//          whoever parses it counts it (outputs as undeliverable); a deleted range is reported by `missing`.
 #pragma once
 
 #include <cstdint>

@@ -91,6 +91,8 @@ std::expected<void, JournalError> Journal::State::recover(const std::vector<Segm
     const std::uint64_t given = number_field(fields, "given");
     const std::uint64_t reserved = number_field(fields, "reserved");
 
+    restore_refused();
+
     records::Recovery recovery;
     recovery.host_restarted = !same_boot && !fields.empty();
     std::uint64_t last_seq = 0;
@@ -133,16 +135,19 @@ std::expected<void, JournalError> Journal::State::recover(const std::vector<Segm
 
     const bool fresh = files.empty() && used == 0;
     const bool torn = recovery.cut_bytes != 0 || recovery.damaged_lines != 0 || used > last_seq;
-    std::expected<std::uint64_t, JournalError> first = next_seq;
     if (*new_log) {  // a log begins with its genesis record, in a segment of its own
         close_segment();
         tree = {(*new_log)->origin, {}};
-        first = append_locked((*new_log)->genesis, Urgency::normal);
+        owed.push_back((*new_log)->genesis);
     }
-    if (first && !fresh && (!clean || torn || sequence.damaged()))
-        first = append_locked(records::recovery_record(config.origin, recovery), Urgency::normal);
-    if (!first && first.error().error != ENOSPC) return std::unexpected(first.error());
-    return {};  // a full disk does not keep the daemon from watching: what is missing becomes a gap record
+    if (!fresh && (!clean || torn || sequence.damaged()))
+        owed.push_back(records::recovery_record(config.origin, recovery));
+    if (const auto told = tell_first(); !told) {
+        // A full disk does not keep the daemon from watching: it goes on owing.
+        if (told.error().error != ENOSPC) return std::unexpected(told.error());
+        fail(told.error());
+    }
+    return {};
 }
 
 }  // namespace egresswatch::journal

@@ -62,6 +62,7 @@ std::expected<Thinned, int> copy_above(const std::filesystem::path& from, const 
         out << line;
         done.bytes += line.size();
     }
+    if (in.bad()) return std::unexpected(EIO);  // what cannot be read now must not be erased for it
     if (!out.flush()) return std::unexpected(ENOSPC);
     const UniqueFd fd(::open(to.c_str(), O_RDONLY | O_CLOEXEC));
     if (!fd || ::fsync(fd.get()) != 0) return std::unexpected(errno);
@@ -112,9 +113,8 @@ void Journal::State::erase_segment(ClosedSegment old) {
         closed_segments.erase(closed_segments.begin());
         ++status.segments_deleted;
         directory_unsynced = true;
-        if (!closed)
-            told = write_record(records::gap_record(config.origin, gap), Urgency::normal).has_value();
-        if (!told) untold.push_back(gap);
+        owed.push_back(records::gap_record(config.origin, gap));
+        told = !closed && tell_first().has_value();
         if (segment) fd = segment->fd;
     }
     if (told && fd) ::fdatasync(fd->get());
@@ -160,7 +160,7 @@ bool Journal::State::thin_one() {
         bool told = false;
         {
             const std::lock_guard guard(mutex);
-            if (usable && !closed)
+            if (usable && !closed && tell_first())
                 told = write_record(records::gap_record(config.origin, gap), Urgency::normal).has_value();
             for (auto& old : closed_segments) {
                 if (old.file.first_seq != chosen.file.first_seq) continue;

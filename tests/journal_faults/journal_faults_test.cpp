@@ -167,6 +167,30 @@ TEST_CASE(
     CHECK(refused > total);
 }
 
+TEST_CASE("a journal that is begun on a full disk begins with its genesis record all the same",
+          "[journal][faults]") {
+    int begun_late = 0;
+    for (unsigned nth = 1; nth <= 6; ++nth) {
+        INFO("write " << nth << " and four behind it");
+        const TempDir dir;
+        FaultyFiles files(dir.path());
+        files.fail_writes(nth, ENOSPC, 5);
+        auto opened = Journal::open(config_in(dir.path() / "journal"));
+        if (!opened) continue;  // not even a number can be kept
+        begun_late += (*opened)->status().last_seq == 0 ? 1 : 0;
+        Outcome outcome;
+        for (int i = 1; i <= 8; ++i) append(**opened, outcome, i);
+        files.heal();
+        append(**opened, outcome, 9);
+        (*opened)->stop();
+        check_nothing_lost(dir.path() / "journal", outcome);
+        const auto first = journal::Reader::of_directory(dir.path() / "journal", 0)->next();
+        REQUIRE(first);
+        CHECK(Json::parse(first->line)["kind"] == "genesis");
+    }
+    CHECK(begun_late > 0);
+}
+
 TEST_CASE("any one of the syncs fails: the records in doubt are named, and the journal goes on",
           "[journal][faults]") {
     unsigned total = 0;

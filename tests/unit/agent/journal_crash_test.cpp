@@ -279,6 +279,38 @@ TEST_CASE("a file that may not grow: the append says so, a gap record follows wh
     CHECK(records.size() == 2 + 10 - static_cast<std::size_t>(refused) + 2);
 }
 
+TEST_CASE("a daemon killed while nothing can be written: the next one tells what was refused",
+          "[journal][crash]") {
+    const TempDir dir;
+    const TempDir next;
+    ::signal(SIGXFSZ, SIG_IGN);
+    rlimit old{};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &old) == 0);
+    auto written = open_or_fail(config_in(dir.path()));
+    rlimit small = old;
+    small.rlim_cur = 1'000;
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+    std::uint64_t refused = 0;
+    for (int i = 0; i < 10; ++i) refused += written->append(note(i, 600)).has_value() ? 0 : 1;
+    (void)written->commit();
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &old) == 0);
+    CHECK(refused == 10);
+    copy_state(dir.path(), next.path());
+    for (int life = 0; life < 2; ++life) {  // and the one after it does not tell again
+        open_or_fail(config_in(next.path()))->stop();
+        std::uint64_t told = 0;
+        for (const auto& record : read_all(next.path())) {
+            if (record["kind"] != "gap") continue;
+            CHECK(record["reason"] == "unjournaled");
+            CHECK(record["from"] <= record["to"]);
+            CHECK(record["detail"].get<std::string>().find("File too large") != std::string::npos);
+            told += record["records"].get<std::uint64_t>();
+        }
+        CHECK(told == refused);
+    }
+    written->stop();
+}
+
 TEST_CASE("a full disk: refused, counted, and whole again when space returns", "[journal][crash][root]") {
     const TempDir dir;
     if (::geteuid() != 0) {

@@ -9,8 +9,10 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <set>
 #include <thread>
 
+#include "agent/daemon/record_writer.h"
 #include "agent/unique_fd.h"
 #include "tests/support/catch.h"
 #include "tests/support/open_journal.h"
@@ -266,6 +268,37 @@ TEST_CASE("a finding that the journal refused goes out directly, also after a re
     journal->append(finding()).value();
     CHECK(seqs_of(receive(receiver.get())) == std::vector<int>{2});
     CHECK(output.status().unjournaled_sent == 1);
+}
+
+TEST_CASE("unjournaled findings have an event.id of their own, the same at every receiver", "[outputs]") {
+    const TempDir dir;
+    auto journal = open_journal(dir);
+    journal->stop();  // refuses everything
+    daemon::JournalWriter writer(sample_origin(), *journal);
+    std::vector<std::unique_ptr<Receiver>> receivers;
+    std::vector<std::unique_ptr<Output>> outputs;
+    for (const char* name : {"siem", "other-site"}) {
+        receivers.push_back(std::make_unique<Receiver>(SOCK_DGRAM));
+        auto config = config_for(Transport::udp, receivers.back()->port);
+        config.name = name;
+        config.max_bytes = 8'000;
+        outputs.push_back(
+            std::make_unique<Output>(config, *journal, dir.path() / "cursors", sample_origin()));
+        REQUIRE(outputs.back()->start());
+        writer.add_output(outputs.back().get());
+    }
+    for (int i = 0; i < 3; ++i)
+        CHECK_FALSE(writer.write(finding("high")));  // of one packet, as far as time tells
+    std::vector<std::vector<std::string>> ids(2);
+    for (std::size_t i = 0; i < receivers.size(); ++i)
+        for (int n = 0; n < 3; ++n) {
+            const auto message = receive(receivers[i]->fd());
+            const auto at = message.find("\"id\":\"web1");
+            REQUIRE(at != std::string::npos);
+            ids[i].push_back(message.substr(at, message.find('"', at + 7) - at));
+        }
+    CHECK(ids[0] == ids[1]);
+    CHECK(std::set<std::string>(ids[0].begin(), ids[0].end()).size() == 3);
 }
 
 TEST_CASE("the canary passes every filter by level", "[outputs]") {
