@@ -1,8 +1,8 @@
 # tests/reliability/receivers.py - real syslog servers of the test's own on loopback, and what arrived there.
 # SPDX-License-Identifier: Apache-2.0
 #
-# rsyslog: UDP, TCP, TLS, RELP, RELP over TLS. syslog-ng: UDP, TCP, TLS; its package and rsyslog's exclude each other, so
-# its files are unpacked into a folder and run from there. Every input writes into a file of its own:
+# rsyslog: UDP, TCP, TLS, RELP, RELP over TLS. syslog-ng: UDP, TCP, TLS, in a chroot: its package and rsyslog's exclude each
+# other. Every input writes into a file of its own:
 # one line a message, structured data and body.
 import os
 import re
@@ -10,9 +10,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 SEQ = re.compile(rb'egresswatch@32473 (?:[^\]]*? )?seq="(\d+)"')
+SYSLOG_NG = "usr/sbin/syslog-ng"
 SYSLOG_NG_PACKAGES = ("syslog-ng-core", "libivykis0", "libnet1", "libwrap0", "libjson-c5")
 
 
@@ -163,27 +165,58 @@ class Rsyslog(Receiver):
                                     stdout=errors, stderr=errors)
 
 
-def unpack_syslog_ng(folder):
-    """Debian's syslog-ng, unpacked: the folder that holds its usr/. Once for each folder."""
-    tree = os.path.join(folder, "tree")
-    if not os.path.exists(os.path.join(tree, "usr/sbin/syslog-ng")):
+def make_syslog_ng_root(folder):
+    """A root with nothing but Debian's syslog-ng and the libraries that it needs. Once for each folder."""
+    root = os.path.join(folder, "root")
+    if not os.path.exists(os.path.join(root, "complete")):
         packages = os.path.join(folder, "packages")
-        shutil.rmtree(tree, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
         os.makedirs(packages, exist_ok=True)
         subprocess.run(("apt-get", "download", "-q", *SYSLOG_NG_PACKAGES), cwd=packages, check=True,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for package in os.listdir(packages):
-            subprocess.run(("dpkg", "-x", os.path.join(packages, package), tree), check=True)
-    return tree
+            subprocess.run(("dpkg", "-x", os.path.join(packages, package), root), check=True)
+        copy_libraries(root)
+        with open(os.path.join(root, "complete"), "w", encoding="ascii"):
+            pass
+    return root
+
+
+def copy_libraries(root):
+    """What the dynamic linker finds on this host for syslog-ng and its modules, into `root`."""
+    own = os.path.join(root, "usr/lib/syslog-ng")
+    inside = [os.path.join(at, name) for at, _, names in os.walk(own) for name in names if ".so" in name]
+    search = ":".join((own, os.path.join(own, "3.38"), os.path.join(root, "usr/lib/x86_64-linux-gnu")))
+    listed = subprocess.run(("ldd", os.path.join(root, SYSLOG_NG), *inside), check=True, capture_output=True, text=True,
+                            env={**os.environ, "LD_LIBRARY_PATH": search}).stdout
+    for name in ("lib", "lib64"):
+        os.makedirs(os.path.join(root, "usr", name), exist_ok=True)
+        if not os.path.lexists(os.path.join(root, name)):
+            os.symlink(os.path.join("usr", name), os.path.join(root, name))
+    for path in sorted(set(re.findall(r"(?:=> |^\s+)(/\S+) \(0x", listed, re.MULTILINE))):
+        if not path.startswith(root):
+            target = root + path
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            shutil.copy(path, target)
+
+
+def open_to_root(root, folder):
+    """`folder` has the same name inside. For a mount namespace of the caller's own, which ends with it."""
+    inside = root + folder
+    top = root + tempfile.gettempdir()
+    os.makedirs(top, exist_ok=True)
+    subprocess.run(("mount", "-t", "tmpfs", "tmpfs", top), check=True)  # so that nothing of this run stays in `root`
+    os.makedirs(inside)
+    subprocess.run(("mount", "--bind", folder, inside), check=True)
 
 
 class SyslogNg(Receiver):
     name = "syslog-ng"
     transports = ("udp", "tcp", "tls")
 
-    def __init__(self, tree, *arguments):
+    def __init__(self, root, *arguments):
         super().__init__(*arguments)
-        self.tree = tree
+        self.root = root
 
     def _config(self):
         path = self.certificates.path
@@ -200,16 +233,9 @@ class SyslogNg(Receiver):
         config = os.path.join(self.folder, "syslog-ng.conf")
         with open(config, "w", encoding="ascii") as file:
             file.write(self._config())
-        usr = os.path.join(self.tree, "usr")
-        library = os.path.join(usr, "lib/x86_64-linux-gnu")
-        own = os.path.join(usr, "lib/syslog-ng")
-        modules = os.path.join(own, "3.38")
-        environment = {**os.environ, "LD_LIBRARY_PATH": ":".join((own, modules, library))}
-
         def at(name):
             return os.path.join(self.folder, name)
         with open(at("stderr"), "ab") as errors:
             return subprocess.Popen(
-                (os.path.join(usr, "sbin/syslog-ng"), "-F", "-f", config, "-R", at("persist"), "-c", at("control"), "-p", at("pid"),
-                 "--no-caps", "--module-path", modules),
-                env=environment, stdout=errors, stderr=errors)
+                ("chroot", self.root, f"/{SYSLOG_NG}", "-F", "-f", config, "-R", at("persist"), "-c", at("control"),
+                 "-p", at("pid"), "--no-caps"), stdout=errors, stderr=errors)

@@ -23,7 +23,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from daemon import Daemon, Traffic  # noqa: E402
-from receivers import Certificates, Rsyslog, SyslogNg, eventually, unpack_syslog_ng  # noqa: E402
+from receivers import Certificates, Rsyslog, SyslogNg, eventually, make_syslog_ng_root, open_to_root  # noqa: E402
 
 SURE = ("relp", "relp-tls")
 
@@ -343,11 +343,11 @@ def judge(fault, receiver, findings, transport):
     return row, problems
 
 
-def run_fault(options, fault, server, folder, tree):
+def run_fault(options, fault, server, folder, root):
     place = os.path.join(folder, f"{server}-{fault}".replace(" ", "-").replace("'", "").replace(",", ""))
     certificates = Certificates(os.path.join(place, "certificates")) if os.makedirs(place) is None else None
     arguments = (os.path.join(place, "receiver"), certificates)
-    receiver = Rsyslog(*arguments) if server == "rsyslog" else SyslogNg(tree, *arguments)
+    receiver = Rsyslog(*arguments) if server == "rsyslog" else SyslogNg(root, *arguments)
     run = None
     rows, problems = [], []
     begun = time.monotonic()
@@ -399,18 +399,19 @@ def main():
     options.feeder = os.path.abspath(options.feeder)
     if os.geteuid() != 0:
         sys.exit("reliability: root is needed: for the daemon's hooks, and a full disk is a mounted one")
-    tree = unpack_syslog_ng(os.path.join(os.path.dirname(options.feeder), os.pardir, "syslog-ng"))
+    root = make_syslog_ng_root(os.path.join(os.path.dirname(os.path.dirname(options.feeder)), "syslog-ng"))
     if os.environ.get("EGRESSWATCH_OWN_WORLD") is None:  # what is mounted and sent here, nobody else sees
         os.environ["EGRESSWATCH_OWN_WORLD"] = "yes"
         os.execvp("unshare", ("unshare", "--mount", "--net", sys.executable, *sys.argv))
     subprocess.run(("ip", "link", "set", "lo", "up"), check=True)
     folder = tempfile.mkdtemp(prefix="egresswatch-reliability-")
+    open_to_root(root, folder)
     jobs = [(fault, server) for fault, (_, servers) in FAULTS.items() if options.only is None or fault in options.only
             for server in (servers[:1] if options.quick and fault not in BOTH_IN_QUICK else servers)]
     rows, problems = [], []
     # They wait more than they work.
     with concurrent.futures.ThreadPoolExecutor(max_workers=options.jobs) as pool:
-        for more, wrong in pool.map(lambda job: run_fault(options, *job, folder, tree), jobs):
+        for more, wrong in pool.map(lambda job: run_fault(options, *job, folder, root), jobs):
             rows += more
             problems += wrong
     if not options.keep:
