@@ -17,6 +17,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,6 +57,15 @@ struct AllowStatus {
 struct NameObservation {
     FlowUpdate flow;
     std::string_view name;  // small letters, no dot at the end
+    Timestamp at{};
+};
+
+// A finding as a record tells it.
+struct ReportedFinding {
+    std::string_view rule_id;
+    const FlowUpdate& flow;
+    const ClassInfo& info;
+    std::span<const GroupField> group;
     Timestamp at{};
 };
 
@@ -140,6 +150,10 @@ public:
     // again by the engine that adopts it counts by its share of time since.
     [[nodiscard]] std::string save() const;
     [[nodiscard]] std::expected<RestoredState, std::string> restore(std::string_view bytes);
+    // Of a finding that was made after the save: its group is quiet for as long as it would have been, and
+    // what it counted is not counted again. True where that was news. After restore(), before the first
+    // update, in order.
+    bool recall(const ReportedFinding& reported);
 
 private:
     struct State;

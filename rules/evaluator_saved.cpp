@@ -5,9 +5,13 @@
 // kept (id, definition, state) and one for the allow entries. A rule is taken over where its definition is
 // the same; what belongs to others is left out. Who stores the bytes makes sure that they are whole
 // (agent/daemon).
+#include <algorithm>
+#include <charconv>
 #include <unordered_map>
 
+#include "classifier/sender.h"
 #include "rules/evaluator_state.h"
+#include "rules/group_key.h"
 
 namespace egresswatch::rules {
 
@@ -21,6 +25,37 @@ bool is_kept(const Rule& rule) {
     return rule.over >= limits::kept_over_min || rule.kind == RuleKind::first_contact ||
            rule.kind == RuleKind::periodic || rule.suppress_for >= limits::kept_over_min;
 }
+
+// What the finding's group says of names and process; the rest of its fields is in the flow.
+class GroupFacts {
+public:
+    explicit GroupFacts(std::span<const GroupField> group) : group_(group) {
+        facts.executable = text(Field::executable);
+        facts.sha256 = text(Field::sha256);
+        facts.user = text(Field::user);
+        facts.cgroup = text(Field::cgroup);
+        facts.unit = text(Field::unit);
+        facts.container = text(Field::container);
+        facts.app = text(Field::app);
+        for (std::uint8_t outcome = 0; outcome < datapath::SENDER_OUTCOME_COUNT; ++outcome)
+            if (sender_outcome_name(outcome) == text(Field::sender)) facts.sender = outcome;
+        name = text(Field::name).empty() ? text(Field::registered_domain) : text(Field::name);
+        const std::string_view uid = text(Field::uid);
+        std::uint32_t number = 0;
+        if (std::from_chars(uid.data(), uid.data() + uid.size(), number).ec == std::errc())
+            facts.uid = number;
+    }
+
+    FlowFacts facts;
+    std::string_view name;
+
+private:
+    [[nodiscard]] std::string_view text(Field field) const {
+        const auto found = std::ranges::find(group_, field_info(field).name, &GroupField::name);
+        return found == group_.end() || found->value == "unknown" ? std::string_view() : found->value;
+    }
+    std::span<const GroupField> group_;
+};
 
 }  // namespace
 
@@ -82,6 +117,21 @@ std::expected<RestoredState, std::string> Evaluator::restore(std::string_view by
     next->restored_at = reached;
     state_ = std::move(next);
     return out;
+}
+
+bool Evaluator::recall(const ReportedFinding& reported) {
+    const auto& rules = state_->policy->rules;
+    const auto rule = std::ranges::find(rules, reported.rule_id, &Rule::id);
+    if (rule == rules.end()) return false;
+    const GroupFacts known(reported.group);
+    Subject subject = state_->subject(reported.flow, reported.info, sane(reported.at), known.facts);
+    subject.name = known.name;
+    RuleState& state = *state_->rules[static_cast<std::size_t>(rule - rules.begin())];
+    const GroupKey quiet = group_key(rule->suppress_by, subject, state_->hash);
+    if (state.suppressions.active(quiet, subject.at)) return false;  // the saved state knows it
+    state.clear(group_key(rule->by, subject, state_->hash));
+    state.suppressions.start(quiet, subject.at + rule->suppress_for);
+    return true;
 }
 
 }  // namespace egresswatch::rules

@@ -14,6 +14,8 @@
 
 #include "agent/daemon/internal_finding.h"
 #include "agent/daemon/privileges.h"
+#include "agent/daemon/recall.h"
+#include "rules/limits.h"
 
 namespace egresswatch::daemon {
 
@@ -308,10 +310,25 @@ void Daemon::stop() {
     engine_.reset();
 }
 
-// Before the first update. Windows that cannot be read begin empty: that is a finding, since slow transfers
-// hide behind it.
+// Before the first update: what was saved, and the findings that were made since.
 void Daemon::restore_windows() {
     windows_.emplace(state_file("windows.state"), config_.windows_save_interval);
+    const auto saved = take_over_windows();
+    // Shorter suppressions are not saved: an hour of findings more.
+    const auto recalled = recall_findings(
+        config_.state_dir / "journal", saved ? *saved - rules::limits::kept_over_min : Timestamp{},
+        state_->policy->content_hash(), *state_->table, evaluation_->evaluator());
+    if (recalled.findings != 0)
+        spdlog::info("{} findings of the journal were made since: their groups stay quiet",
+                     recalled.findings);
+    if (recalled.left_out != 0)
+        spdlog::warn("{} older findings of the journal are not looked at: they may be reported again",
+                     recalled.left_out);
+}
+
+// When they were saved. Windows that cannot be read begin empty: that is a finding, since slow transfers hide
+// behind it.
+std::optional<Timestamp> Daemon::take_over_windows() {
     const auto restored = windows_->restore(evaluation_->evaluator());
     if (!restored) {
         spdlog::error("{}; the windows of all rules begin empty", restored.error());
@@ -325,17 +342,17 @@ void Daemon::restore_windows() {
         finding.time = wall_clock();
         internal_findings_++;
         writer_->write(internal_finding_record(origin_, finding));
-        return;
+        return std::nullopt;
     }
-    if (!*restored) return;
+    if (!*restored) return std::nullopt;
     // By the file, not by the packet time that the rules had reached: without packets there is none.
     std::error_code ignored;
-    const auto written = std::filesystem::last_write_time(state_file("windows.state"), ignored);
+    const auto written =
+        std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::file_clock::to_sys(
+            std::filesystem::last_write_time(state_file("windows.state"), ignored)));
     spdlog::info("windows of {} rules taken over, saved at {}; {} of rules that have changed are left out",
-                 (*restored)->rules,
-                 records::format_time(std::chrono::time_point_cast<std::chrono::nanoseconds>(
-                     std::chrono::file_clock::to_sys(written))),
-                 (*restored)->dropped);
+                 (*restored)->rules, records::format_time(written), (*restored)->dropped);
+    return written;
 }
 
 void Daemon::keep_windows() {

@@ -130,6 +130,7 @@ private:
     std::string status_line() const;
     void save_region_table() const;
     void restore_windows();
+    [[nodiscard]] std::optional<Timestamp> take_over_windows();
     void keep_windows();
 
     [[nodiscard]] std::filesystem::path state_file(const char* name) const {

@@ -3,7 +3,9 @@
 //
 // In:      an Evaluator, from the loop.   Out: <state_dir>/windows.state: its bytes and their SHA-256.
 // Threads: save() on the loop makes the bytes; a thread of its own writes, fsyncs and renames. One at a time.
-// Loss:    a daemon that is killed loses what was counted since the last save, `interval` at the most.
+// Loss:    a daemon that is killed loses what was counted since the last save, `interval` at the most;
+// findings made
+//          since are taken from the journal (recall.h), the repeats counted since are not.
 // Fails:   a file that is not whole, or of another layout, is refused and said; the windows begin empty.
 #pragma once
 

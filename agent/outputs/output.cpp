@@ -372,6 +372,7 @@ bool Output::State::send_pending() {
         ++status.undeliverable;
         status.last_error = records::format_time(wall_clock()) + " a message of " +
                             std::to_string(pending->message.size()) + " bytes is too long for this transport";
+        if (pending->summary) summaries.pop_back();  // the cursor must not wait for it
         pending.reset();
         return true;
     }

@@ -70,6 +70,9 @@ class Audit(EvidenceCase):
         site.stop(site.daemon, signal.SIGKILL)
         site.start_daemon()
         self.alert("114.114.7.7")
+        # The kernel told the successor of the first transfer again; the journal, that it had been reported.
+        reported = [r["flow"]["remote"] for r in site.journal("finding") if r["rule"]["id"] == "bulk-to-outside"]
+        self.assertEqual(sorted(reported), [CN, "114.114.7.7"])
         site.stop(site.daemon)
         wait_for("the stop record's checkpoint in the SIEM", 10, lambda: any(
             '"checkpoint"' in json.dumps(e) and str(site.journal("checkpoint")[-1]["note"].split("\n")[2]) in json.dumps(e)

@@ -252,6 +252,29 @@ TEST_CASE("heartbeats and a canary come without traffic, and tell each output's 
     CHECK(site.journal("coverage").back()["outputs"][0]["undelivered_from"] == 1);
 }
 
+TEST_CASE(
+    "a finding stands in the journal: a daemon that was killed before it saved its windows does not repeat "
+    "it",
+    "[daemon][loop]") {
+    Site site;
+    const auto life = [&](const char* remote) {
+        site.start();
+        const auto before = site.journal("finding").size();
+        site.script.next = {site.flow(remote, 60 << 20, UpdateReason::active)};
+        site.daemon->step();
+        site.daemon.reset();
+        std::filesystem::remove(site.folder() / "state/windows.state");  // as if it had never come to saving
+        return site.journal("finding").size() - before;
+    };
+    CHECK(life("64.100.0.9") == 1);
+    CHECK(life("64.100.0.9") == 0);
+    CHECK(life("64.100.0.10") == 1);
+    std::string other = policy_text;
+    other.replace(other.find("revision: 7"), 11, "revision: 8");
+    site.write_policy(other);  // which asks again
+    CHECK(life("64.100.0.9") == 1);
+}
+
 TEST_CASE("coverage records tile time and carry differences by country", "[daemon][loop]") {
     Site site;
     site.config.coverage_interval = 0s;  // one record each pass

@@ -77,6 +77,62 @@ TEST_CASE("long windows, contacts, suppressions and ceilings survive a restart, 
     CHECK(after.evaluator.allow_status().front().since == at(200));
 }
 
+TEST_CASE(
+    "a finding that was made behind the save is recalled: its group is quiet, and its bytes are not counted "
+    "again",
+    "[rules][saved]") {
+    Half before;
+    before.send(flow("198.51.100.1", 6 * mib, 0), "CN");
+    const std::string bytes = before.evaluator.save();
+    CHECK(before.send(flow("198.51.100.1", 9 * mib, 60), "CN") == Ids{"slow", "short"});
+    const auto reported = before.findings;
+
+    Half after;
+    REQUIRE(after.evaluator.restore(bytes));
+    const auto recall = [&] {
+        std::size_t news = 0;
+        for (const Finding& finding : reported)
+            news += after.evaluator.recall(
+                        {finding.rule_id, finding.flow, finding.info, finding.group, finding.time})
+                        ? 1
+                        : 0;
+        return news;
+    };
+    CHECK(recall() == 2);
+    CHECK(recall() == 0);  // known
+    CHECK_FALSE(after.evaluator.recall({"gone", reported[0].flow, reported[0].info, {}, reported[0].time}));
+    CHECK(after.send(flow("198.51.100.1", 9 * mib, 120), "CN").empty());
+    CHECK(after.send(flow("198.51.100.2", 11 * mib, 120), "CN") == Ids{"slow", "short"});  // another group
+    // Behind its end: the ten minutes and the week have begun anew with what came after the finding.
+    CHECK(after.send(flow("198.51.100.1", 9 * mib, 900), "CN") == Ids{"short"});
+    CHECK(after.send(flow("198.51.100.1", 11 * mib, 8 * day), "CN") == Ids{"slow", "short"});
+    CHECK(after.findings[0].suppressed == 1);
+}
+
+TEST_CASE("what a finding's group says of names is enough to recall it", "[rules][saved]") {
+    const std::string by_name =
+        "rules:\n  - {id: named, title: t, level: high, when: {country: CN},"
+        " window: {sum: bytes_out, over: 7d, by: [executable, uid, country], at_least: 10 MiB}}\n";
+    Half before(by_name);
+    FlowFacts facts;
+    facts.executable = "/usr/bin/rsync";
+    facts.uid = 33;
+    const auto send = [&](Half& half, std::int64_t seconds) {
+        const auto sent = flow("198.51.100.1", 11 * mib, seconds);
+        half.findings.clear();
+        half.evaluator.evaluate(sent.update, class_of(*half.evaluator.policy(), "198.51.100.1", "CN"),
+                                at(seconds), half.findings, facts);
+        return half.findings.size();
+    };
+    REQUIRE(send(before, 0) == 1);
+    const Finding& finding = before.findings.front();
+    Half after(by_name);
+    CHECK(after.evaluator.recall({finding.rule_id, finding.flow, finding.info, finding.group, finding.time}));
+    CHECK(send(after, 60) == 0);
+    facts.uid = 34;
+    CHECK(send(after, 120) == 1);
+}
+
 TEST_CASE("a restart in between changes no finding of what is kept", "[rules][saved][property]") {
     const auto run = [](bool restart) {
         std::string out;
