@@ -104,6 +104,11 @@ void Evaluator::State::install(std::shared_ptr<const Policy> next) {
     key_of_rule = keys_of(*policy, key_count);
     keys.assign(key_count, {});
     counts_inbound = std::ranges::any_of(policy->rules, &Rule::counts_inbound);
+    groups_always.clear();
+    for (const Rule& rule : policy->rules)
+        groups_always.push_back(rule.by.empty() || std::ranges::any_of(rule.by, [](Field field) {
+                                    return field_info(field).source == Source::given;
+                                }));
     sequences.assign(policy->rules.size(), {});
     for (std::uint32_t i = 0; i < policy->rules.size(); ++i) {
         const Rule& rule = policy->rules[i];
@@ -125,11 +130,16 @@ const Evaluator::State::KeyAndHash& Evaluator::State::key(std::uint32_t rule, co
     return out;
 }
 
-bool Evaluator::State::counts(std::uint32_t index, const Subject& flow) const {
+bool Evaluator::State::counts(const Plan::Candidate& candidate, const Subject& flow) const {
+    if ((flow.bits & ~candidate.residue.bits) != 0) return false;
+    const std::uint32_t index = candidate.index;
     const Rule& rule = policy->rules[index];
-    const Truth matched = plan.class_settles_rule(index) ? match_flow(rule.when, flow, Purpose::rule)
-                                                         : match(rule.when, flow, Purpose::rule);
-    if (matched != Truth::yes || !can_group(rule.by, flow)) return false;
+    if (!candidate.residue.decided) {
+        const Truth matched = plan.class_settles_rule(index) ? match_flow(rule.when, flow, Purpose::rule)
+                                                             : match(rule.when, flow, Purpose::rule);
+        if (matched != Truth::yes) return false;
+    }
+    if (!groups_always[index] && !can_group(rule.by, flow)) return false;
     return std::ranges::none_of(rule.exceptions, [&](const RuleException& exception) {
         return flow.at < exception.expires.at && match(exception.match, flow, Purpose::allow) == Truth::yes;
     });
@@ -159,7 +169,8 @@ void Evaluator::State::count(std::uint32_t index, const Subject& flow, int entry
     if (outcome.hit)
         crossed(index, group.key, std::move(*outcome.hit), flow, entry, out);
     else if (outcome.missing < missing &&
-             !state.suppressions.active(group_key(rule.suppress_by, flow, hash), reached))
+             (state.suppressions.empty() ||
+              !state.suppressions.active(group_key(rule.suppress_by, flow, hash), reached)))
         missing = outcome.missing;
 }
 
@@ -259,16 +270,21 @@ std::uint64_t Evaluator::evaluate(const FlowUpdate& told, const ClassInfo& info,
     const FlowUpdate& update = since ? *since : told;
     Subject flow = state.subject(update, info, std::min(sane(update.last_seen), state.reached), facts);
     const int entry = outbound ? state.cover(of_class, flow, out) : state.covering_entry(of_class, flow);
-    flow.allowed = entry >= 0;
+    flow.set_allowed(entry >= 0);
     const auto candidates = state.plan.rules(of_class, update, flow.place, state.some_rules);
     if (candidates.empty()) return state.until_ceiling(entry);
     state.counters.ahead += update.last_seen > state.reached ? 1 : 0;
     std::uint64_t missing = state.until_ceiling(entry);
-    for (const std::uint32_t index : candidates) {
-        const Rule& rule = state.policy->rules[index];
-        if ((!outbound && !rule.counts_inbound) || rule.counts_names || !state.counts(index, flow)) continue;
-        state.count(index, flow, entry, missing, out);
+    // First all that count it, so that the groups of the others are on their way from memory meanwhile.
+    state.counting.clear();
+    for (const Plan::Candidate& candidate : candidates) {
+        const Rule& rule = state.policy->rules[candidate.index];
+        if ((!outbound && !rule.counts_inbound) || rule.counts_names || !state.counts(candidate, flow))
+            continue;
+        state.counting.push_back(candidate.index);
+        state.rules[candidate.index]->prefetch(state.key(candidate.index, flow).hash);
     }
+    for (const std::uint32_t index : state.counting) state.count(index, flow, entry, missing, out);
     return missing;
 }
 
@@ -283,11 +299,13 @@ void Evaluator::observe(const NameObservation& seen, const ClassInfo& info, Time
     Subject flow = state.subject(seen.flow, info, std::min(sane(seen.at), state.reached), known);
     flow.name = seen.name;
     const int entry = state.covering_entry(of_class, flow);
-    flow.allowed = entry >= 0;
+    flow.set_allowed(entry >= 0);
     std::uint64_t missing = never;
-    for (const std::uint32_t index : state.plan.rules(of_class, seen.flow, flow.place, state.some_rules)) {
-        const Rule& rule = state.policy->rules[index];
-        if (rule.counts_names && state.counts(index, flow)) state.count(index, flow, entry, missing, out);
+    for (const Plan::Candidate& candidate :
+         state.plan.rules(of_class, seen.flow, flow.place, state.some_rules)) {
+        const Rule& rule = state.policy->rules[candidate.index];
+        if (rule.counts_names && state.counts(candidate, flow))
+            state.count(candidate.index, flow, entry, missing, out);
     }
 }
 

@@ -63,19 +63,24 @@ bool Evaluator::State::covers_tunnel(const Condition& match, const Subject& flow
     return true;
 }
 
-bool Evaluator::State::selects(std::uint32_t index, const Subject& flow) const {
+bool Evaluator::State::selects(const Plan::Candidate& candidate, const Subject& flow) const {
+    if ((flow.bits & ~candidate.residue.bits) != 0) return false;
+    const std::uint32_t index = candidate.index;
     const AllowEntry& entry = policy->allows[index];
     if (flow.at >= entry.expires.at) return false;
-    const Truth matched = plan.class_settles_allow(index) ? match_flow(entry.match, flow, Purpose::allow)
-                                                          : match(entry.match, flow, Purpose::allow);
-    if (matched != Truth::yes) return false;
+    if (!candidate.residue.decided) {
+        const Truth matched = plan.class_settles_allow(index) ? match_flow(entry.match, flow, Purpose::allow)
+                                                              : match(entry.match, flow, Purpose::allow);
+        if (matched != Truth::yes) return false;
+    }
     return flow.flow.key.tunnel == datapath::TUNNEL_NONE || covers_tunnel(entry.match, flow);
 }
 
 int Evaluator::State::covering_entry(const Plan::OfClass& of_class, const Subject& flow) {
-    for (const std::uint32_t index : plan.allows(of_class, flow.flow, flow.place, some_allows)) {
+    for (const Plan::Candidate& candidate : plan.allows(of_class, flow.flow, flow.place, some_allows)) {
+        const std::uint32_t index = candidate.index;
         const AllowEntry& entry = policy->allows[index];
-        if (!selects(index, flow)) continue;
+        if (!selects(candidate, flow)) continue;
         if (entry.ceiling && allows->used(index, reached) > entry.ceiling->bytes_out) continue;
         return static_cast<int>(index);
     }
@@ -83,10 +88,11 @@ int Evaluator::State::covering_entry(const Plan::OfClass& of_class, const Subjec
 }
 
 int Evaluator::State::cover(const Plan::OfClass& of_class, const Subject& flow, std::vector<Finding>& out) {
-    for (const std::uint32_t index : plan.allows(of_class, flow.flow, flow.place, some_allows)) {
+    for (const Plan::Candidate& candidate : plan.allows(of_class, flow.flow, flow.place, some_allows)) {
+        const std::uint32_t index = candidate.index;
         const AllowEntry& entry = policy->allows[index];
-        if (!selects(index, flow)) {
-            if (flow.facts.contradiction) tell_contradiction(index, flow, out);
+        if (!selects(candidate, flow)) {
+            if (flow.facts.contradiction) tell_contradiction(candidate, flow, out);
             continue;
         }
         AllowState& state = allows->at(index);
@@ -101,14 +107,14 @@ int Evaluator::State::cover(const Plan::OfClass& of_class, const Subject& flow, 
 // An entry that one of the two names would open and the other does not: somebody uses the address of an
 // allowed name for another one, or says an allowed name to another address. Told once an hour for each
 // address and entry; the flow is not allowed either way.
-void Evaluator::State::tell_contradiction(std::uint32_t index, const Subject& flow,
+void Evaluator::State::tell_contradiction(const Plan::Candidate& candidate, const Subject& flow,
                                           std::vector<Finding>& out) {
-    const AllowEntry& entry = policy->allows[index];
+    const AllowEntry& entry = policy->allows[candidate.index];
     const FlowFacts by_dns = said_nothing(flow.facts);
     FlowFacts by_sender = flow.facts;
     by_sender.contradiction = false;
     const auto opens = [&](const FlowFacts& facts) {
-        return selects(index, subject(flow.flow, flow.info, flow.at, facts));
+        return selects(candidate, subject(flow.flow, flow.info, flow.at, facts));
     };
     if (!opens(by_dns) && !opens(by_sender)) return;
     GroupKey key;
@@ -298,7 +304,7 @@ Explanation Evaluator::explain(const FlowUpdate& update, const ClassInfo& info, 
     State& state = *state_;
     Subject flow = state.subject(update, info, sane(now), facts);
     const int entry = state.covering_entry(state.plan.of_class(update.key.class_id, info), flow);
-    flow.allowed = entry >= 0;
+    flow.set_allowed(entry >= 0);
     Explanation out;
     out.decision = state.decide(entry, flow);
     for (std::size_t i = 0; i < state.policy->allows.size(); ++i) {

@@ -37,11 +37,11 @@ struct Evaluator::State {
     void install(std::shared_ptr<const Policy> next);
     Subject subject(const FlowUpdate& flow, const ClassInfo& info, Timestamp at,
                     const FlowFacts& facts) const {
-        return {flow,  info, facts, at, policy->prefix_index(), policy->prefix_index().find(flow.remote()),
-                around};
+        const PrefixIndex& index = policy->prefix_index();
+        return {flow, info, facts, at, index, index.empty() ? 0 : index.find(flow.remote()), around};
     }
     const KeyAndHash& key(std::uint32_t rule, const Subject& flow);
-    bool counts(std::uint32_t index, const Subject& flow) const;
+    bool counts(const Plan::Candidate& candidate, const Subject& flow) const;
     FlowUpdate since_saved(const FlowUpdate& update) const;
     void count(std::uint32_t index, const Subject& flow, int entry, std::uint64_t& missing,
                std::vector<Finding>& out);
@@ -52,11 +52,11 @@ struct Evaluator::State {
 
     // evaluator_allow.cpp
     bool covers_tunnel(const Condition& match, const Subject& flow) const;
-    bool selects(std::uint32_t index, const Subject& flow) const;
+    bool selects(const Plan::Candidate& candidate, const Subject& flow) const;
     // The entry that covers the flow, or -1; cover() also counts it, and reports a ceiling that is reached.
     int covering_entry(const Plan::OfClass& of_class, const Subject& flow);
     int cover(const Plan::OfClass& of_class, const Subject& flow, std::vector<Finding>& out);
-    void tell_contradiction(std::uint32_t index, const Subject& flow, std::vector<Finding>& out);
+    void tell_contradiction(const Plan::Candidate& candidate, const Subject& flow, std::vector<Finding>& out);
     bool within_ceiling(std::size_t index, const Subject& flow, std::vector<Finding>& out);
     [[nodiscard]] std::uint64_t until_ceiling(int entry) const;
     void tell_ends(std::vector<Finding>& out);
@@ -72,13 +72,15 @@ struct Evaluator::State {
     std::vector<std::unique_ptr<RuleState>> rules;  // as policy->rules
     std::optional<AllowBook> allows;
     Suppressions contradictions{limits::contradictions_max, hash};
-    bool wants_names = false;                            // some entry or rule asks for names
-    Plan plan;                                           // for this policy
-    std::vector<std::uint32_t> some_rules, some_allows;  // of an update; kept for their memory
-    std::vector<std::uint32_t> key_of_rule;              // index into `keys`
+    bool wants_names = false;                              // some entry or rule asks for names
+    Plan plan;                                             // for this policy
+    std::vector<Plan::Candidate> some_rules, some_allows;  // of an update; kept for their memory
+    std::vector<std::uint32_t> counting;                   // rules that count it; likewise
+    std::vector<std::uint32_t> key_of_rule;                // index into `keys`
     std::vector<KeyAndHash> keys;
     std::size_t key_count = 0;
     std::vector<std::vector<std::uint32_t>> sequences;  // that a rule is a part of
+    std::vector<bool> groups_always;                    // that know a field of their group of every flow
     bool counts_inbound = false;                        // some rule counts what comes in
     Timestamp reached = Timestamp::min() + 4 * std::chrono::nanoseconds(limits::window_over_max);
     std::optional<Timestamp> restored_at;  // packet time of the state that was taken over

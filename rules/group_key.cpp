@@ -22,6 +22,13 @@ std::uint64_t fold(std::uint64_t a, std::uint64_t b) {
     return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
 }
 
+// Address::is_ipv4(), without a call: for every update of a flow.
+bool is_mapped(const Address& address) {
+    std::array<std::uint64_t, 2> words;
+    std::memcpy(words.data(), address.bytes.data(), sizeof words);
+    return words[0] == 0 && static_cast<std::uint32_t>(words[1]) == 0xffff0000;  // ::ffff:0:0
+}
+
 Prefix network_of(const Address& remote) {
     return Prefix::containing(
         remote, remote.is_ipv4() ? limits::remote_prefix_length4 : limits::remote_prefix_length6);
@@ -91,9 +98,13 @@ GroupKey group_key(std::span<const Field> by, const Subject& subject, GroupHash 
                 break;
             case Field::remote_prefix: {
                 if (key.length == whole_address) break;  // the address says it already
-                const Prefix network = network_of(flow.remote());
-                key.base = network.base;
-                key.length = network.length;
+                static_assert(limits::remote_prefix_length4 % 8 == 0 &&
+                              limits::remote_prefix_length6 % 8 == 0);
+                key.base = flow.remote();
+                const bool ipv4 = is_mapped(key.base);
+                key.length = ipv4 ? limits::remote_prefix_length4 : limits::remote_prefix_length6;
+                std::memset(key.base.bytes.data() + (ipv4 ? 12 : 0) + key.length / 8, 0,
+                            (ipv4 ? 4 : 16) - key.length / 8);
                 break;
             }
             case Field::country: {

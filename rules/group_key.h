@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,7 +27,13 @@ struct GroupKey {
     std::uint32_t unused = 0;
     std::uint64_t text = 0;  // keyed hash of process and names
 
-    bool operator==(const GroupKey&) const = default;
+    // In words: for every update of a flow.
+    bool operator==(const GroupKey& other) const noexcept {
+        std::array<std::uint64_t, 5> a, b;
+        std::memcpy(a.data(), this, sizeof a);
+        std::memcpy(b.data(), &other, sizeof b);
+        return ((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4])) == 0;
+    }
 };
 static_assert(sizeof(GroupKey) == 40, "hashed as five words: no padding");
 

@@ -47,6 +47,10 @@ public:
     GroupStore(const GroupStore&) = delete;
     GroupStore& operator=(const GroupStore&) = delete;
 
+    // Of a group that is about to be looked for.
+    void prefetch(std::uint64_t hash) const noexcept {
+        if (!table_.empty()) __builtin_prefetch(&table_[tag_of(hash) & mask()], 1);
+    }
     [[nodiscard]] Number find(const GroupKey& key, std::uint64_t hash) const noexcept {
         if (table_.empty()) return none;
         const std::uint32_t tag = tag_of(hash);
@@ -108,6 +112,7 @@ public:
                                    budget_->cells > budget_->cells_max)) {
             erase(oldest_);
             ++evicted_;
+            prefetch_oldest();
         }
     }
     // Gives back what was last active before `activity`, oldest first, at most `steps`.
@@ -136,6 +141,14 @@ private:
     static std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
     [[nodiscard]] std::size_t mask() const noexcept { return table_.size() - 1; }
 
+    // Where one group was evicted the next will be: what that touches, and it is the only one that knows.
+    void prefetch_oldest() const noexcept {
+        const Slot& next = slots_[oldest_];
+        __builtin_prefetch(&table_[next.tag & mask()], 1);
+        if (next.newer == none) return;
+        const auto* after = reinterpret_cast<const std::byte*>(&slots_[next.newer]);
+        for (std::size_t line = 0; line < sizeof(Slot); line += 64) __builtin_prefetch(after + line, 1);
+    }
     void place(Number number) {
         const std::uint32_t tag = slots_[number].tag;
         std::size_t at = tag & mask();

@@ -5,6 +5,7 @@
 #include <re2/re2.h>
 
 #include <algorithm>
+#include <array>
 
 #include "rules/values.h"
 
@@ -373,6 +374,100 @@ Truth match_flow(const Condition& condition, const Subject& subject, Purpose pur
 
 bool possible(const Condition& condition, const ClassInfo& info, const std::string& site, Purpose purpose) {
     return bounds_of(condition, info, site, purpose).best == Truth::yes;
+}
+
+namespace {
+
+// FlowBits: 9 tunnel kinds, 3 of who connected, not allowed and allowed, 5 protocols.
+constexpr unsigned initiator_bit = datapath::TUNNEL_COUNT;
+constexpr unsigned allowed_bit = initiator_bit + 3;
+constexpr unsigned protocol_bit = allowed_bit + 2;
+constexpr std::array<std::uint8_t, 4> named_protocols{6, 17, 1, 58};
+constexpr unsigned bits_used = protocol_bit + named_protocols.size() + 1;
+static_assert(bits_used <= 32);
+
+constexpr FlowBits span_of(unsigned first, unsigned count) {
+    return ((FlowBits{1} << count) - 1) << first;
+}
+
+constexpr FlowBits protocol_of(std::uint8_t l4_proto) {
+    for (unsigned i = 0; i < named_protocols.size(); ++i)
+        if (named_protocols[i] == l4_proto) return FlowBits{1} << (protocol_bit + i);
+    return FlowBits{1} << (protocol_bit + named_protocols.size());
+}
+
+constexpr auto protocols = [] {
+    std::array<FlowBits, 256> out{};
+    for (unsigned i = 0; i < out.size(); ++i) out[i] = protocol_of(static_cast<std::uint8_t>(i));
+    return out;
+}();
+
+// The bits with which a predicate can hold; `exact`: with any of them it does.
+struct BitsOf {
+    FlowBits bits = ~FlowBits{0};
+    bool exact = false;
+};
+
+BitsOf with_bits(unsigned first, unsigned count, FlowBits wanted) {
+    return {~span_of(first, count) | (wanted << first & span_of(first, count)), true};
+}
+
+BitsOf bits_of_protocols(const Predicate& predicate) {
+    constexpr FlowBits all = span_of(protocol_bit, named_protocols.size() + 1);
+    constexpr FlowBits others = FlowBits{1} << (protocol_bit + named_protocols.size());
+    BitsOf out{~all, true};
+    const auto add = [&](std::uint32_t number) {
+        out.bits |= number < protocols.size() ? protocols[number] : 0;
+        if (number < protocols.size() && protocols[number] == others) out.exact = false;
+    };
+    if (predicate.field == Field::l4_proto) {
+        for (const std::uint32_t number : predicate.numbers) add(number);
+        return out;
+    }
+    // Ports: the protocols of their ranges.
+    if (predicate.unknown) return {};
+    for (const PortRange& range : predicate.ports) {
+        if (range.l4_proto == 0) return {};
+        add(range.l4_proto);
+    }
+    out.exact = false;
+    return out;
+}
+
+BitsOf bits_of(const Predicate& predicate) {
+    switch (predicate.field) {
+        case Field::tunnel:
+            return with_bits(0, datapath::TUNNEL_COUNT, predicate.bits);
+        case Field::initiator:  // the lowest bit: not known
+            return with_bits(initiator_bit, 3, (predicate.bits & 6) | (predicate.unknown ? 1 : 0));
+        case Field::allowed:
+            return with_bits(allowed_bit, 2, predicate.bits);
+        case Field::l4_proto:
+        case Field::port:
+        case Field::local_port:
+            return bits_of_protocols(predicate);
+        default:
+            return {};
+    }
+}
+
+}  // namespace
+
+FlowBits flow_bits(const FlowUpdate& flow, bool allowed) noexcept {
+    return FlowBits{1} << flow.key.tunnel % datapath::TUNNEL_COUNT |
+           FlowBits{1} << (initiator_bit + flow.initiator % 3u) |
+           FlowBits{1} << (allowed_bit + (allowed ? 1 : 0)) | protocols[flow.key.l4_proto];
+}
+
+Residue residue(const Condition& condition, const ClassInfo& info, const std::string& site, Purpose purpose) {
+    Residue out{~FlowBits{0}, condition.all.empty() && condition.any.empty() && condition.none.empty()};
+    for (const Predicate& predicate : condition.predicates) {
+        if (bounds_of(predicate, info, site, purpose).worst == Truth::yes) continue;
+        const BitsOf wanted = bits_of(predicate);
+        out.bits &= wanted.bits;
+        out.decided &= wanted.exact;
+    }
+    return out;
 }
 
 namespace {

@@ -26,6 +26,16 @@ struct Surroundings {
     SiteClock clock;
 };
 
+// What one comparison can look at: a bit for each value of a few fields, of which a flow has one a field.
+using FlowBits = std::uint32_t;
+[[nodiscard]] FlowBits flow_bits(const FlowUpdate& flow, bool allowed) noexcept;
+
+// What a condition still asks of the flows of a class.
+struct Residue {
+    FlowBits bits = ~FlowBits{0};  // a flow with any other bit cannot satisfy it
+    bool decided = false;          // a flow without any other bit does
+};
+
 // One flow at one moment. What is dear to find out is found out when something asks for it.
 class Subject {
 public:
@@ -46,8 +56,13 @@ public:
     const PrefixIndex& prefixes;
     PrefixIndex::Place place;  // of flow.remote()
     bool allowed = false;
+    FlowBits bits = flow_bits(flow, false);
     std::string_view name;  // asked of a DNS server, where the subject is a question
 
+    void set_allowed(bool value) noexcept {
+        allowed = value;
+        bits = flow_bits(flow, value);
+    }
     [[nodiscard]] std::uint32_t asn() const {
         if (!asn_known_) asn_ = around_.asn_of ? around_.asn_of(flow.remote()) : 0;
         asn_known_ = true;
@@ -73,6 +88,8 @@ private:
 // Whether some flow of the class on a host of the site can satisfy the condition.
 [[nodiscard]] bool possible(const Condition& condition, const ClassInfo& info, const std::string& site,
                             Purpose purpose);
+[[nodiscard]] Residue residue(const Condition& condition, const ClassInfo& info, const std::string& site,
+                              Purpose purpose);
 // The first thing on which match() failed, in words: "port 8443/tcp is not in 443/tcp". Empty where it holds.
 [[nodiscard]] std::string why_not(const Condition& condition, const Subject& subject, Purpose purpose);
 

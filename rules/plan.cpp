@@ -66,23 +66,23 @@ Plan::Plan(const Policy& policy, const std::string& site) : policy_(&policy), si
         sort_by_set(policy.allows[i].match, i, allows_by_set_, allows_, allow_settled_);
 }
 
-void Plan::sort_in(const Condition& condition, std::uint32_t index, Ports& ports, bool by_port) const {
+void Plan::sort_in(const Condition& condition, const Candidate& candidate, Ports& ports, bool by_port) const {
     const Predicate* port = condition.find(Field::port);
     if (!by_port || port == nullptr || port->unknown || ports_in(*port) > single_ports_max) {
-        ports.any.push_back(index);
+        ports.any.push_back(candidate);
         return;
     }
     for (const PortRange& range : port->ports)
         for (unsigned number = range.first; number <= range.last; ++number)
             for (const std::uint8_t proto : protocols_with_ports)
                 if (range.l4_proto == 0 || range.l4_proto == proto)
-                    ports.single.push_back(port_key(proto, static_cast<std::uint16_t>(number), index));
+                    ports.single.push_back(
+                        port_key(proto, static_cast<std::uint16_t>(number), candidate.index));
 }
 
-const Plan::OfClass& Plan::of_class(std::uint16_t class_id, const ClassInfo& info) {
+const Plan::OfClass& Plan::plan_class(std::uint16_t class_id, const ClassInfo& info) {
     if (class_id >= classes_.size()) classes_.resize(static_cast<std::size_t>(class_id) + 1);
     OfClass& out = classes_[class_id];
-    if (out.known && out.info == info) return out;
     out = {true, info, {}, {}, false};
     const auto fill = [&](const std::vector<std::uint32_t>& candidates, Purpose purpose, Ports& ports,
                           auto condition_of) {
@@ -90,7 +90,8 @@ const Plan::OfClass& Plan::of_class(std::uint16_t class_id, const ClassInfo& inf
         for (const std::uint32_t index : candidates)
             if (possible(condition_of(index), info, site_, purpose)) left.push_back(index);
         for (const std::uint32_t index : left)
-            sort_in(condition_of(index), index, ports, left.size() > indexed_from);
+            sort_in(condition_of(index), {index, residue(condition_of(index), info, site_, purpose)}, ports,
+                    left.size() > indexed_from);
         std::ranges::sort(ports.single);
         ports.single.erase(std::ranges::unique(ports.single).begin(), ports.single.end());
     };
@@ -103,23 +104,23 @@ const Plan::OfClass& Plan::of_class(std::uint16_t class_id, const ClassInfo& inf
     return out;
 }
 
-std::span<const std::uint32_t> Plan::join(const Ports& ports, const BySet& by_set, const FlowUpdate& flow,
-                                          PrefixIndex::Place place,
-                                          std::vector<std::uint32_t>& scratch) const {
-    if (ports.single.empty() && (place == 0 || by_set.empty())) return ports.any;
+std::span<const Plan::Candidate> Plan::join_sets(const Ports& ports, const BySet& by_set,
+                                                 const FlowUpdate& flow, PrefixIndex::Place place,
+                                                 std::vector<Candidate>& scratch) const {
     scratch.assign(ports.any.begin(), ports.any.end());
     if (!ports.single.empty()) {
         const std::uint64_t first = port_key(flow.key.l4_proto, flow.remote_port(), 0);
         for (auto at = std::ranges::lower_bound(ports.single, first);
              at != ports.single.end() && *at >> 32 == first >> 32; ++at)
-            scratch.push_back(static_cast<std::uint32_t>(*at));
+            scratch.push_back({static_cast<std::uint32_t>(*at), {}});
     }
     policy_->prefix_index().each_set(place, [&](std::uint32_t set) {
-        if (set < by_set.size()) scratch.insert(scratch.end(), by_set[set].begin(), by_set[set].end());
+        if (set >= by_set.size()) return;
+        for (const std::uint32_t index : by_set[set]) scratch.push_back({index, {}});
     });
     if (scratch.size() > ports.any.size()) {
-        std::ranges::sort(scratch);
-        scratch.erase(std::ranges::unique(scratch).begin(), scratch.end());
+        std::ranges::sort(scratch, {}, &Candidate::index);
+        scratch.erase(std::ranges::unique(scratch, {}, &Candidate::index).begin(), scratch.end());
     }
     return scratch;
 }

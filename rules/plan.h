@@ -21,8 +21,13 @@ public:
     Plan() = default;
     Plan(const Policy& policy, const std::string& site);
 
+    // A rule or an allow entry that may match, and what it still asks of the flow.
+    struct Candidate {
+        std::uint32_t index = 0;
+        Residue residue;
+    };
     struct Ports {  // in file order, and those by port: (l4_proto << 16 | port) << 32 | index, ascending
-        std::vector<std::uint32_t> any;
+        std::vector<Candidate> any;
         std::vector<std::uint64_t> single;
     };
     struct OfClass {
@@ -33,7 +38,11 @@ public:
     };
     // Cached by class id. An id whose meaning has changed under the same policy is planned anew: comparing
     // costs less than being wrong.
-    const OfClass& of_class(std::uint16_t class_id, const ClassInfo& info);
+    const OfClass& of_class(std::uint16_t class_id, const ClassInfo& info) {
+        if (class_id < classes_.size() && classes_[class_id].known && same(classes_[class_id].info, info))
+            return classes_[class_id];
+        return plan_class(class_id, info);
+    }
 
     // Of what rules() and allows() answer: whether planning has settled what the class decides, so that
     // match_flow() is enough.
@@ -43,24 +52,42 @@ public:
     }
 
     // What may match, in file order. The answer lives until the next call with the same `scratch`.
-    [[nodiscard]] std::span<const std::uint32_t> rules(const OfClass& of_class, const FlowUpdate& flow,
-                                                       PrefixIndex::Place place,
-                                                       std::vector<std::uint32_t>& scratch) const {
+    [[nodiscard]] std::span<const Candidate> rules(const OfClass& of_class, const FlowUpdate& flow,
+                                                   PrefixIndex::Place place,
+                                                   std::vector<Candidate>& scratch) const {
         return join(of_class.rules, rules_by_set_, flow, place, scratch);
     }
-    [[nodiscard]] std::span<const std::uint32_t> allows(const OfClass& of_class, const FlowUpdate& flow,
-                                                        PrefixIndex::Place place,
-                                                        std::vector<std::uint32_t>& scratch) const {
+    [[nodiscard]] std::span<const Candidate> allows(const OfClass& of_class, const FlowUpdate& flow,
+                                                    PrefixIndex::Place place,
+                                                    std::vector<Candidate>& scratch) const {
         return join(of_class.allows, allows_by_set_, flow, place, scratch);
     }
 
 private:
+    // For every update: without a call for a country of two letters.
+    [[nodiscard]] static bool same(const ClassInfo& a, const ClassInfo& b) noexcept {
+        const auto letters = [](const Country& country, std::size_t i) {
+            return i < country.size() ? country[i] : '\0';
+        };
+        return a.kind == b.kind && a.local == b.local && a.disputed == b.disputed &&
+               a.country.size() == b.country.size() && letters(a.country, 0) == letters(b.country, 0) &&
+               letters(a.country, 1) == letters(b.country, 1) && a.lists.size() == b.lists.size() &&
+               ((a.country.size() <= 2 && a.lists.empty()) || a == b);
+    }
+
     using BySet = std::vector<std::vector<std::uint32_t>>;  // index: set of the policy's PrefixIndex
 
-    [[nodiscard]] std::span<const std::uint32_t> join(const Ports& ports, const BySet& by_set,
-                                                      const FlowUpdate& flow, PrefixIndex::Place place,
-                                                      std::vector<std::uint32_t>& scratch) const;
-    void sort_in(const Condition& condition, std::uint32_t index, Ports& ports, bool by_port) const;
+    [[nodiscard]] std::span<const Candidate> join(const Ports& ports, const BySet& by_set,
+                                                  const FlowUpdate& flow, PrefixIndex::Place place,
+                                                  std::vector<Candidate>& scratch) const {
+        if (ports.single.empty() && (place == 0 || by_set.empty())) return ports.any;
+        return join_sets(ports, by_set, flow, place, scratch);
+    }
+    [[nodiscard]] std::span<const Candidate> join_sets(const Ports& ports, const BySet& by_set,
+                                                       const FlowUpdate& flow, PrefixIndex::Place place,
+                                                       std::vector<Candidate>& scratch) const;
+    [[nodiscard]] const OfClass& plan_class(std::uint16_t class_id, const ClassInfo& info);
+    void sort_in(const Condition& condition, const Candidate& candidate, Ports& ports, bool by_port) const;
 
     const Policy* policy_ = nullptr;
     std::string site_;

@@ -36,6 +36,13 @@ public:
     // Counts the update in the group's window. `reached` is the packet time at which windows end.
     Outcome count(const Rule& rule, const Subject& flow, const GroupKey& key, std::uint64_t hash,
                   Timestamp reached);
+    // Of a group that count() is about to be asked for.
+    void prefetch(std::uint64_t hash) const noexcept {
+        if (windows_) return windows_->prefetch(hash);
+        if (distinct_) return distinct_->prefetch(hash);
+        if (periods_) return periods_->prefetch(hash);
+        if (seen_) seen_->prefetch(hash);
+    }
     // What was reported, or counted as a repeat, is not counted again: the next crossing is new volume.
     void clear(const GroupKey& key);
     // How full the group's window is, in the unit of the threshold.

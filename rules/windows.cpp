@@ -13,10 +13,11 @@ Buckets::Buckets(std::chrono::seconds over) noexcept
     : length_(std::max<std::chrono::nanoseconds>(std::chrono::nanoseconds(over) / limits::window_buckets,
                                                  std::chrono::nanoseconds(1))) {}
 
-std::int64_t Buckets::of(Timestamp at) const noexcept {
-    const std::int64_t since = at.time_since_epoch().count();
+std::int64_t Buckets::divide(std::int64_t since) const noexcept {
     const std::int64_t whole = since / length_.count();
-    return since % length_.count() < 0 ? whole - 1 : whole;
+    last_ = since % length_.count() < 0 ? whole - 1 : whole;
+    last_start_ = last_ * length_.count();
+    return last_;
 }
 
 std::int64_t Buckets::oldest(Timestamp end) const noexcept {

@@ -23,7 +23,12 @@ namespace egresswatch::rules {
 class Buckets {
 public:
     explicit Buckets(std::chrono::seconds over) noexcept;
-    [[nodiscard]] std::int64_t of(Timestamp at) const noexcept;
+    [[nodiscard]] std::int64_t of(Timestamp at) const noexcept {
+        // Times come close to each other: most lie in the bucket of the one before, which needs no division.
+        const std::int64_t since = at.time_since_epoch().count();
+        if (since >= last_start_ && since - last_start_ < length_.count()) return last_;
+        return divide(since);
+    }
     [[nodiscard]] std::int64_t oldest(Timestamp end) const noexcept;  // of the window that ends at `end`
     [[nodiscard]] Timestamp start(std::int64_t bucket) const noexcept {
         return Timestamp(std::chrono::nanoseconds(bucket * length_.count()));
@@ -31,7 +36,11 @@ public:
     [[nodiscard]] std::chrono::nanoseconds length() const noexcept { return length_; }
 
 private:
+    [[nodiscard]] std::int64_t divide(std::int64_t since) const noexcept;
+
     std::chrono::nanoseconds length_;
+    mutable std::int64_t last_ = 0;
+    mutable std::int64_t last_start_ = 0;  // of that bucket, since the epoch
 };
 
 class Windows {
@@ -58,6 +67,7 @@ public:
     Sum add(const GroupKey& key, std::uint64_t amount, bool new_flow, Timestamp at, Timestamp end) {
         return add(key, hash_(key), {amount, 0, new_flow ? 1u : 0u}, at, end);
     }
+    void prefetch(std::uint64_t hash) const noexcept { groups_.prefetch(hash); }
     // What it holds at `end`, without changing it.
     [[nodiscard]] Amounts amounts(const GroupKey& key, Timestamp end) const;
     [[nodiscard]] std::uint64_t value(const GroupKey& key, Timestamp end) const {
@@ -119,6 +129,7 @@ public:
     DistinctWindows(Config config, WindowBudget& budget);
     Count add(const GroupKey& key, std::uint64_t hash, std::uint64_t value, std::uint64_t weight,
               Timestamp at, Timestamp end);
+    void prefetch(std::uint64_t hash) const noexcept { groups_.prefetch(hash); }
     [[nodiscard]] std::uint64_t count(const GroupKey& key, Timestamp end) const;
     void clear(const GroupKey& key);
     void drop_empty(Timestamp end, std::size_t steps) { groups_.drop_before(buckets_.oldest(end), steps); }
@@ -158,6 +169,7 @@ public:
     std::uint64_t start(const GroupKey& key, Timestamp until);
     void drop_ended(Timestamp at, std::size_t steps);
 
+    [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
     [[nodiscard]] std::uint64_t evicted() const noexcept { return evicted_; }
 
     void save(StateWriter& out) const;

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "rules/field_table.h"
+#include "rules/matcher.h"
 #include "tests/unit/rules/support.h"
 
 using namespace egresswatch;
@@ -75,6 +76,75 @@ TEST_CASE("every field of a flow selects it by its values and leaves its neighbo
     pair(flow, "rate_out: \">= 100 B/s\"", "rate_out: \">= 101 B/s\"");
     pair(flow, "rate_in: \"<= 1 B/s\"", "rate_in: \">= 1 B/s\"");
     pair(flow, "first_seen: \"<= 2026-03-01\"", "first_seen: \">= 2026-03-02\"");
+}
+
+TEST_CASE("what the bits of a flow say of a condition is what the whole condition says",
+          "[rules][condition]") {
+    const std::array whens{"region: outside, allowed: false",
+                           "l4_proto: udp",
+                           "l4_proto: [tcp, 132]",
+                           "l4_proto: [1, 58]",
+                           "port: 53/udp",
+                           "port: [53/udp, 443/tcp]",
+                           "port: 443",
+                           "port: unknown",
+                           "port: [unknown, 53/udp]",
+                           "tunnel: any, initiator: remote",
+                           "tunnel: [gre, vxlan]",
+                           "initiator: [local, unknown]",
+                           "country: unknown, allowed: true",
+                           "country: [US, unknown]",
+                           "class: [outside, unknown], l4_proto: tcp",
+                           "l4_proto: 47, tunnel: none",
+                           "local_port: 53/udp",
+                           "any: [{l4_proto: udp}, {tunnel: gre}]",
+                           "bytes_out: \">= 1 B\", l4_proto: tcp"};
+    std::string text = "rules:\n";
+    for (std::size_t i = 0; i < whens.size(); ++i)
+        text += "  - {id: r" + std::to_string(i) + ", title: t, level: low, when: {" + whens[i] +
+                "}, window: {sum: bytes_out, over: 1h, by: [], at_least: 1 B}}\n";
+    const auto in_force = policy(text);
+    REQUIRE(in_force->rules.size() == whens.size());
+    const Surroundings around{};
+    const FlowFacts facts;
+    std::size_t holding = 0, by_bits_alone = 0, excluded = 0;
+    const auto compare = [&](const Rule& rule, const Subject& flow) {
+        INFO(rule.when.predicates.size()
+             << " predicates of " << rule.id << ", protocol " << int{flow.flow.key.l4_proto} << ", port "
+             << flow.flow.remote_port());
+        const bool holds = match(rule.when, flow, Purpose::rule) == Truth::yes;
+        holding += holds ? 1 : 0;
+        if (!possible(rule.when, flow.info, {}, Purpose::rule)) {
+            CHECK_FALSE(holds);
+            return;
+        }
+        const Residue left = residue(rule.when, flow.info, {}, Purpose::rule);
+        const bool fits = (flow.bits & ~left.bits) == 0;
+        excluded += fits ? 0 : 1;
+        if (!fits) CHECK_FALSE(holds);
+        if (!fits || !left.decided) return;
+        ++by_bits_alone;
+        CHECK(holds);
+    };
+    for (const char* country : {"US", "IE", ""})
+        for (const std::uint8_t l4_proto : std::array<std::uint8_t, 9>{0, 1, 6, 17, 33, 47, 58, 132, 136})
+            for (const std::uint16_t port : std::array<std::uint16_t, 3>{0, 53, 443})
+                for (const std::uint8_t tunnel : std::array<std::uint8_t, 3>{0, 3, 5})
+                    for (const auto initiator :
+                         {datapath::INITIATOR_UNKNOWN, datapath::INITIATOR_LOCAL, datapath::INITIATOR_REMOTE})
+                        for (const bool allowed : {false, true}) {
+                            FlowOf flow = FlowOf("198.51.100.9", port, l4_proto).out(10).seen(at(0));
+                            flow.update.key.tunnel = tunnel;
+                            flow.update.initiator = initiator;
+                            const ClassInfo info = class_of(*in_force, "198.51.100.9", country);
+                            Subject subject(flow.update, info, facts, at(0), in_force->prefix_index(), 0,
+                                            around);
+                            subject.set_allowed(allowed);
+                            for (const Rule& rule : in_force->rules) compare(rule, subject);
+                        }
+    CHECK(holding > 1000);
+    CHECK(by_bits_alone > 1000);
+    CHECK(excluded > 1000);
 }
 
 TEST_CASE("the time of day and the weekday are those of the site, summer and winter", "[rules][condition]") {
