@@ -42,6 +42,7 @@ ByteSource& ByteSource::operator=(ByteSource&& other) noexcept {
     mapped_ = other.mapped_;
     holder_ = std::move(other.holder_);
     buffer_ = std::move(other.buffer_);
+    buffer_bytes_ = std::exchange(other.buffer_bytes_, 0);
     window_ = std::exchange(other.window_, nullptr);
     begin_ = std::exchange(other.begin_, 0);
     end_ = std::exchange(other.end_, 0);
@@ -109,20 +110,20 @@ void ByteSource::read_window(std::size_t count) {
     // Move the rest to the front, then fill the whole window: one memmove of a partial record a window. Into
     // another buffer where somebody still looks at this one, or it is too small.
     holder_.reset();
-    if (buffer_ == nullptr || buffer_.use_count() > 1 || buffer_->size() < wanted) {
-        auto larger = std::make_shared<std::vector<std::uint8_t>>(wanted);
-        if (rest > 0) std::memcpy(larger->data(), window_ + begin_, rest);
+    if (buffer_ == nullptr || buffer_.use_count() > 1 || buffer_bytes_ < wanted) {
+        auto larger = std::make_shared_for_overwrite<std::uint8_t[]>(wanted);
+        if (rest > 0) std::memcpy(larger.get(), window_ + begin_, rest);
         buffer_ = std::move(larger);
+        buffer_bytes_ = wanted;
     } else if (rest > 0) {
-        std::memmove(buffer_->data(), window_ + begin_, rest);
+        std::memmove(buffer_.get(), window_ + begin_, rest);
     }
-    holder_ = buffer_;
-    std::vector<std::uint8_t>& buffer = *buffer_;
-    window_ = buffer.data();
+    holder_ = std::shared_ptr<const void>(buffer_, buffer_.get());
+    window_ = buffer_.get();
     begin_ = 0;
     end_ = rest;
-    while (end_ < buffer.size()) {
-        const ssize_t got = ::read(descriptor_, buffer.data() + end_, buffer.size() - end_);
+    while (end_ < buffer_bytes_) {
+        const ssize_t got = ::read(descriptor_, buffer_.get() + end_, buffer_bytes_ - end_);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) error_ = errno;
         if (got <= 0) {

@@ -16,7 +16,6 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <vector>
 
 namespace egresswatch::capture {
 
@@ -59,8 +58,10 @@ private:
     bool at_end_ = false;
     int error_ = 0;
     bool mapped_ = false;
-    std::shared_ptr<const void> holder_;                 // what keeps the window: a mapping, or `buffer_`
-    std::shared_ptr<std::vector<std::uint8_t>> buffer_;  // of what is not mapped
+    std::shared_ptr<const void> holder_;  // what keeps the window: a mapping, or `buffer_`
+    std::shared_ptr<std::uint8_t[]>
+        buffer_;  // of what is not mapped; never cleared: nothing is read unwritten
+    std::size_t buffer_bytes_ = 0;
     const std::uint8_t* window_ = nullptr;
     std::size_t begin_ = 0;
     std::size_t end_ = 0;

@@ -208,6 +208,7 @@ std::expected<std::span<const PacketRecord>, FileError> FileReader::next_batch()
 
 std::expected<void, FileError> FileReader::next_batch(std::vector<PacketRecord>& batch) {
     batch.clear();
+    batch.reserve(batch_max);
     if (error_) return std::unexpected(*error_);
     // Only the first packet of a batch may refill the window: the views of the others stay valid.
     while (batch.size() < batch_max) {
@@ -234,9 +235,7 @@ void FileReader::take_pcap(std::vector<PacketRecord>& batch) {
     const std::uint32_t link_type = interfaces_[0].link_type;
     std::int64_t latest = last_time_.time_since_epoch().count();
     if (minor_ <= 3) return;
-    std::size_t count = batch.size();
-    batch.resize(batch_max);
-    for (; count < batch_max && end - at >= static_cast<std::ptrdiff_t>(pcap_record_bytes); ++count) {
+    while (batch.size() < batch_max && end - at >= static_cast<std::ptrdiff_t>(pcap_record_bytes)) {
         // The length of this record is needed to find the next: without this each would wait for memory.
         __builtin_prefetch(at + prefetch_bytes);
         __builtin_prefetch(at + prefetch_bytes + 64);
@@ -247,14 +246,13 @@ void FileReader::take_pcap(std::vector<PacketRecord>& batch) {
             whole > static_cast<std::size_t>(end - at))
             break;
         latest = static_cast<std::int64_t>(u32(at) * nanoseconds_per_second + fraction * clock.unit_ns);
-        PacketRecord& out = batch[count];
+        PacketRecord& out = batch.emplace_back();
         out.bytes = {at + pcap_record_bytes, captured};
         out.wire_bytes = std::max(u32(at + 12), captured);
         out.link_type = link_type;
         out.captured_at = std::chrono::sys_time<std::chrono::nanoseconds>(std::chrono::nanoseconds(latest));
         at += whole;
     }
-    batch.resize(count);
     last_time_ = std::chrono::sys_time<std::chrono::nanoseconds>(std::chrono::nanoseconds(latest));
     source_.skip(static_cast<std::size_t>(at - source_.data()));
 }

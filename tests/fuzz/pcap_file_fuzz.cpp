@@ -1,6 +1,6 @@
-// tests/fuzz/pcap_file_fuzz.cpp - any bytes as a capture file: no crash, and the same packets from memory as
-// through a window that has to be refilled.
-// SPDX-License-Identifier: Apache-2.0
+// tests/fuzz/pcap_file_fuzz.cpp - any bytes as a capture file: no crash, and the same packets from memory,
+// from a mapped file, and through a window that has to be refilled. SPDX-License-Identifier: Apache-2.0
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -52,6 +52,11 @@ Seen read_all(std::expected<FileReader, egresswatch::capture::FileError> reader,
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const std::vector<std::uint8_t> exact(data, data + size);
     const Seen memory = read_all(FileReader::from_memory(exact), size);
+    static const int file = memfd_create("capture", MFD_CLOEXEC);
+    if (ftruncate(file, static_cast<off_t>(size)) == 0 &&
+        (size == 0 || ::pwrite(file, data, size, 0) == static_cast<ssize_t>(size)) &&
+        read_all(FileReader::open("/dev/fd/" + std::to_string(file)), size) != memory)
+        std::abort();
     int ends[2];
     if (size > 60000 || pipe(ends) != 0) return 0;  // what a pipe takes without a reader
     const bool written = size == 0 || ::write(ends[1], data, size) == static_cast<ssize_t>(size);
