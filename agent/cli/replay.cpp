@@ -96,6 +96,7 @@ public:
         }
         flush();
     }
+    [[nodiscard]] bool wants_flow_names() const noexcept override { return options_.flows; }
     void flush() {
         std::fwrite(out_.data(), 1, out_.size(), stdout);
         out_.clear();

@@ -64,6 +64,7 @@ class Collector final : public ReplayListener {
 public:
     explicit Collector(Findings& into) : into_(into) {}
     void on_flow_ended(const FlowUpdate&, const ClassInfo&, const inspect::FlowNames*) override {}
+    [[nodiscard]] bool wants_flow_names() const noexcept override { return false; }
     void on_finding(const rules::Finding& finding, const inspect::FlowNames*) override { into_.add(finding); }
 
 private:

@@ -120,17 +120,16 @@ void ReplayPass::run(ReplayListener& listener,
 }
 
 void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept {
+    const bool names = listener_->wants_flow_names() || (evaluator_ && evaluator_->wants_names());
     for (const FlowUpdate& update : updates) {
         const ClassInfo& info = class_info(update.key.class_id);
         const bool ended = update.reason == UpdateReason::ended;
         const bool lasting = update.reason == UpdateReason::active && update.delta == FlowCounters{};
-        if (inspection_.silent()) {
+        if (!names || inspection_.silent())
             tell(update, info, now, {}, ended, lasting);
-        } else {
-            const NamedFlow named(inspection_, update);
-            tell(update, info, now, named, ended, lasting);
-            if (ended) inspection_.forget(update.key);
-        }
+        else
+            tell(update, info, now, NamedFlow(inspection_, update), ended, lasting);
+        if (ended && !inspection_.silent()) inspection_.forget(update.key);
     }
     if (!evaluator_) return;
     evaluator_->advance(now, findings_);
@@ -164,7 +163,10 @@ void ReplayPass::evaluate(const FlowUpdate& update, const ClassInfo& info, Times
     rules::FlowFacts facts;
     if (evaluator_->wants_names()) named.add_to(facts);
     const std::uint64_t more = evaluator_->evaluate(update, info, now, findings_, facts);
-    tell_findings(named.names());
+    if (!findings_.empty()) {
+        const bool silent = inspection_.silent();
+        tell_findings(silent ? nullptr : NamedFlow(inspection_, update).names());
+    }
     if (update.reason == UpdateReason::ended) return;
     if (more != rules::Evaluator::never) engine_->notify_at(update.key, update.total.bytes_out + more);
 }

@@ -74,6 +74,8 @@ public:
     virtual void on_flow_lasting(const FlowUpdate& /*flow*/, const ClassInfo& /*info*/,
                                  const inspect::FlowNames* /*names*/) {}
     virtual void on_finding(const rules::Finding& finding, const inspect::FlowNames* names) = 0;
+    // Whether it looks at the names of flows; those of a finding it is told always.
+    [[nodiscard]] virtual bool wants_flow_names() const noexcept { return true; }
 };
 
 class ReplayPass final : public FlowSink, public PayloadSink, private inspect::QuestionSink {

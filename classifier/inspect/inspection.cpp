@@ -81,7 +81,7 @@ std::string_view name_source_name(NameSource source) noexcept {
     return names[static_cast<std::size_t>(source)];
 }
 
-std::size_t Inspection::HashKey::operator()(const datapath::flow_key& key) const noexcept {
+std::size_t Inspection::HashKey::operator()(const datapath::flow_key& key) const {
     return datapath::flow_hash(&key, seed);
 }
 
@@ -107,14 +107,33 @@ bool Inspection::on_payload(const PayloadSample& sample, QuestionSink& questions
 
 // ------------------------------------------------------------------------------------------------ flows
 
+const Inspection::Flow* Inspection::find(const datapath::flow_key& key) const {
+    const std::size_t hash = flows_.hash_function()(key) % bits;
+    if ((bits_[hash / 64] >> hash % 64 & 1) == 0) return nullptr;
+    const auto found = flows_.find(key);
+    return found == flows_.end() ? nullptr : &found->second;
+}
+
+void Inspection::set_bit(const datapath::flow_key& key) {
+    const std::size_t hash = flows_.hash_function()(key) % bits;
+    bits_[hash / 64] |= std::uint64_t{1} << hash % 64;
+    if (++bits_set_ <= 2 * flows_max) return;
+    std::ranges::fill(bits_, 0);
+    bits_set_ = 0;
+    for (const auto& [known, flow] : flows_) set_bit(known);
+}
+
 // Null: there are too many.
 Inspection::Flow* Inspection::flow_of(const datapath::flow_key& key) {
-    if (flows_.size() >= flows_max && !flows_.contains(key)) {
+    if (flows_.size() >= flows_max && find(key) == nullptr) {
         ++counters_.flows_full;
         return nullptr;
     }
     const auto [flow, is_new] = flows_.try_emplace(key);
-    if (is_new) flow->second.work = work_.end();
+    if (is_new) {
+        flow->second.work = work_.end();
+        set_bit(key);
+    }
     return &flow->second;
 }
 
@@ -143,10 +162,10 @@ void Inspection::give_back(WorkList::iterator work) noexcept {
 }
 
 bool Inspection::inspect(const PayloadSample& sample) {
-    const auto known = flows_.find(sample.key);
-    if (known != flows_.end() && known->second.given_up) return false;
-    const bool under_way = known != flows_.end() && known->second.work != work_.end();
-    const auto work = under_way ? known->second.work : take_work(sample.key);
+    Flow* flow = find(sample.key);
+    if (flow != nullptr && flow->given_up) return false;
+    const bool under_way = flow != nullptr && flow->work != work_.end();
+    const auto work = under_way ? flow->work : take_work(sample.key);
     if (under_way) work_.splice(work_.end(), work_, work);
     FlowInspector& inspector = (*work)->inspector;
     const bool changed = inspector.add(packet_of(sample), decryptor_);
@@ -158,7 +177,7 @@ bool Inspection::inspect(const PayloadSample& sample) {
         give_back(work);
         return true;
     }
-    Flow* flow = known != flows_.end() ? &known->second : flow_of(sample.key);
+    if (flow == nullptr) flow = flow_of(sample.key);
     if (flow == nullptr) {
         give_back(work);
         return false;
@@ -197,9 +216,9 @@ void Inspection::keep(Flow& flow, const FlowFacts& facts) {
 }
 
 void Inspection::forget(const datapath::flow_key& key) noexcept {
-    if (const auto flow = flows_.find(key); flow != flows_.end()) {
-        if (flow->second.work != work_.end()) give_back(flow->second.work);
-        flows_.erase(flow);
+    if (const Flow* flow = find(key); flow != nullptr) {
+        if (flow->work != work_.end()) give_back(flow->work);
+        flows_.erase(key);
     }
     if (stream_of_.empty()) return;
     if (const auto stream = stream_of_.find(key); stream != stream_of_.end()) {
@@ -210,9 +229,9 @@ void Inspection::forget(const datapath::flow_key& key) noexcept {
 
 FlowNames Inspection::names_of(const FlowUpdate& update) const {
     FlowNames out;
-    if (const auto flow = flows_.find(update.key); flow != flows_.end()) {
-        out.protocol = flow->second.protocol;
-        out.facts = flow->second.facts.get();
+    if (const Flow* flow = find(update.key); flow != nullptr) {
+        out.protocol = flow->protocol;
+        out.facts = flow->facts.get();
     } else {
         out.protocol = recognise_ip(update.key.l4_proto);
     }

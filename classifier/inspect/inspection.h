@@ -18,6 +18,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "classifier/flow_update.h"
@@ -119,7 +120,9 @@ private:
     };
     struct HashKey {
         std::uint64_t seed;
-        std::size_t operator()(const datapath::flow_key& key) const noexcept;
+        // Not noexcept: libstdc++ then keeps each hash beside its element, and a search that passes others
+        // does not make theirs anew.
+        std::size_t operator()(const datapath::flow_key& key) const;
     };
     struct EqualKey {
         bool operator()(const datapath::flow_key& a, const datapath::flow_key& b) const noexcept;
@@ -128,6 +131,11 @@ private:
 
     bool inspect(const PayloadSample& sample);
     [[nodiscard]] Flow* flow_of(const datapath::flow_key& key);
+    [[nodiscard]] const Flow* find(const datapath::flow_key& key) const;  // null: nothing is known of it
+    [[nodiscard]] Flow* find(const datapath::flow_key& key) {
+        return const_cast<Flow*>(std::as_const(*this).find(key));
+    }
+    void set_bit(const datapath::flow_key& key);
     [[nodiscard]] WorkList::iterator take_work(const datapath::flow_key& key);
     void give_back(WorkList::iterator work) noexcept;
     void keep(Flow& flow, const FlowFacts& facts);
@@ -136,6 +144,11 @@ private:
     void read_message(ByteSpan message, const PayloadSample& sample, QuestionSink& questions);
 
     Flows flows_;
+    // Most flows say nothing: a bit for the hash of each flow that did tells so without a search. Bits of
+    // flows that have been forgotten stay until there are too many.
+    static constexpr std::size_t bits = std::size_t{1} << 20;
+    std::vector<std::uint64_t> bits_ = std::vector<std::uint64_t>(bits / 64);
+    std::size_t bits_set_ = 0;
     WorkList work_, idle_;  // oldest use first
     StreamList streams_;    // likewise
     std::unordered_map<datapath::flow_key, StreamList::iterator, HashKey, EqualKey> stream_of_;
