@@ -51,6 +51,17 @@ void FlowTable::State::decide(const ClassifiedBatch::Content& batch) {
     }
 }
 
+// Whether a flow that is not in its first bucket may be in its second. It was put there because the first was
+// full, and while no flow has ended that one still is.
+bool FlowTable::State::may_be_elsewhere(std::uint64_t hash) const noexcept {
+    if (section.spilled == 0) return false;
+    if (any_freed) return true;
+    const TableBucket& bucket = buckets[(hash & slot_mask) / FLOW_PROBES];
+    for (const __u32 tag : bucket.tags.tag)
+        if (tag == FLOW_FREE) return false;
+    return true;
+}
+
 // The entry behind the first equal tag of the first bucket: nearly always the flow's.
 std::uint32_t FlowTable::State::find_tag(std::uint64_t hash) const noexcept {
     const TableBucket& bucket = buckets[(hash & slot_mask) / FLOW_PROBES];
@@ -104,6 +115,7 @@ std::uint32_t FlowTable::State::make(const ClassifiedPacket& packet) {
     found.walk.l4_proto = packet.key.l4_proto;
     found.walk.tcp_flags = packet.tcp_flags;
     found.walk.levels = tunnelled ? 1 : 0;
+    found.walk.flags = packet.is_answer ? WALK_ANSWER : 0;
     if (UNLIKELY(tunnelled)) {
         const bool leaves = packet.direction == DIRECTION_OUT;
         copy_address(found.walk.outer_src, leaves ? carrier->local_addr : carrier->remote_addr);
@@ -111,6 +123,8 @@ std::uint32_t FlowTable::State::make(const ClassifiedPacket& packet) {
     }
     const std::uint64_t full_event_ns = section.full_event_ns;
     may_retry = true;
+    // Nothing to be found behind a bucket with room: see may_be_elsewhere().
+    const std::uint64_t spilled = any_freed ? 0 : std::exchange(section.spilled, 0);
     std::uint32_t slot = account_flow(this, &facts, &found, &packet.key, packet.hash);
     while (UNLIKELY(wants_room)) {
         section.full_event_ns = full_event_ns;
@@ -118,6 +132,7 @@ std::uint32_t FlowTable::State::make(const ClassifiedPacket& packet) {
         if (!make_room(packet.hash)) may_retry = grow();
         slot = account_flow(this, &facts, &found, &packet.key, packet.hash);
     }
+    section.spilled += spilled;
     if (slot == SLOT_NONE) return no_entry;
     const std::uint32_t number = entry_at(slot);
     ++live;
@@ -138,21 +153,21 @@ void FlowTable::State::add(const ClassifiedPacket& packet, std::uint32_t likely_
     std::uint32_t number = likely_entry;
     // Since it was looked for, a packet before it may have made the flow, or a tick may have ended it.
     if (number == no_entry) number = find_tag(packet.hash);
-    if (number == no_entry ? section.spilled != 0
+    if (number == no_entry ? may_be_elsewhere(packet.hash)
                            : UNLIKELY(entries[number].tag != flow_tag(packet.hash)) ||
                                  UNLIKELY(!flow_key_equal(&entries[number].key, &packet.key)))
         number = find(packet.key, packet.hash);
     if (LIKELY(number != no_entry)) {
         if (!has_moved(number)) note_moved(number, counters_of(entries[number]));
-        const flow_packet counted = {1, packet.ip_bytes, packet.ifindex, packet.direction, packet.tcp_flags,
-                                     {}};
+        const flow_packet counted = {
+            1, packet.ip_bytes, packet.ifindex, packet.direction, packet.tcp_flags, 0, 0};
         reached_volume = flow_add(this, &entries[number], &counted, packet.at_ns) != 0;
     } else {
         number = make(packet);
         if (UNLIKELY(number == no_entry)) return;
         note_moved(number, FlowCounters{});
     }
-    if (UNLIKELY(packet.payload_bytes != 0)) offer_payload(packet, number);
+    if (packet.payload_bytes != 0 && UNLIKELY(wants_payload(packet, number))) offer_payload(packet, number);
     // Told at once, so that a bulk transfer is noticed at the packet that makes it one.
     if (UNLIKELY(reached_volume)) tell_volume(number, sink);
 }
@@ -201,18 +216,11 @@ void FlowTable::State::find_payload_sink(FlowSink& sink) noexcept {
 }
 
 void FlowTable::State::offer_payload(const ClassifiedPacket& packet, std::uint32_t number) {
-    if (payload_sink == nullptr) return;
-    const flow_entry& entry = entries[number];
-    const bool names = speaks_to_name_server(packet.key);
-    const std::uint64_t most = packet.key.l4_proto == PROTO_TCP ? sampled_packets_max : sampled_datagrams_max;
-    if (!names && entry.packets_out + entry.packets_in > most) return;
-    std::uint64_t& heard = heard_bits[number / 64];
     const std::uint64_t bit = std::uint64_t{1} << number % 64;
-    if ((heard & bit) != 0 && !names) return;
     PayloadSample sample = sample_of(packet, *input);
     sample.tracked = true;
-    sample.initiator = static_cast<initiator>(entry.initiator);
-    if (!payload_sink->on_payload(sample)) heard |= bit;
+    sample.initiator = static_cast<initiator>(entries[number].initiator);
+    if (!payload_sink->on_payload(sample)) heard_bits[number / 64] |= bit;
 }
 
 void FlowTable::State::take(const ClassifiedBatch::Content& batch, std::span<const PacketInput> packets,

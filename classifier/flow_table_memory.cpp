@@ -94,6 +94,7 @@ void FlowTable::State::free_entry(std::uint32_t number) {
     tag_at(slot_of[number]) = FLOW_FREE;
     entries[number].tag = FLOW_FREE;
     free_entries.push_back(number);
+    any_freed = true;
     if (sample_payload) heard_bits[number / 64] &= ~(std::uint64_t{1} << number % 64);
     --live;
 }
@@ -115,6 +116,7 @@ void FlowTable::State::clear() {
     entries_used = 0;
     live = 0;
     section.spilled = 0;
+    any_freed = false;
     any_outer = false;
     extend_entries();
 }
@@ -156,6 +158,7 @@ bool FlowTable::State::rehash(std::size_t slots) {
         section.spilled = old_spilled;
         return false;
     }
+    any_freed = false;
     return true;
 }
 

@@ -41,7 +41,17 @@ struct FlowTable::State : datapath::TablePlatform {
     void find_payload_sink(FlowSink& sink) noexcept;
     void offer_question(const ClassifiedPacket& packet);
     void offer_payload(const ClassifiedPacket& packet, std::uint32_t number);
+    // For every packet: most are behind those of which the payload is looked at.
+    [[nodiscard]] bool wants_payload(const ClassifiedPacket& packet, std::uint32_t number) const noexcept {
+        if (payload_sink == nullptr) return false;
+        if (speaks_to_name_server(packet.key)) return true;
+        const std::uint64_t packets = entries[number].packets_out + entries[number].packets_in;
+        return packets <= (packet.key.l4_proto == datapath::PROTO_TCP ? sampled_packets_max
+                                                                      : sampled_datagrams_max) &&
+               (heard_bits[number / 64] >> number % 64 & 1) == 0;
+    }
     [[nodiscard]] std::uint32_t find_tag(std::uint64_t hash) const noexcept;
+    [[nodiscard]] bool may_be_elsewhere(std::uint64_t hash) const noexcept;
     [[nodiscard]] std::uint32_t find(const datapath::flow_key& key, std::uint64_t hash) const noexcept;
 
     // Memory.
@@ -85,6 +95,7 @@ struct FlowTable::State : datapath::TablePlatform {
     PayloadSink* payload_sink = nullptr;
     const PacketInput* input = nullptr;  // of the packet being added
     std::uint64_t live = 0;
+    bool any_freed = false;  // a flow has ended since all were put in their places
 
     // By entry number, beside `entries` and `outers`.
     ZeroedArray<Timer> timers;

@@ -3,6 +3,7 @@
 #include "classifier/packet_classifier.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <utility>
@@ -28,23 +29,13 @@ constexpr const char* border_prefixes[] = {
     "fe80::/10",                                          // RFC 4291
 };
 
-packet_facts facts_of(const PacketInput& packet) noexcept {
-    packet_facts facts{};
-    facts.frame.wire_bytes = packet.wire_bytes;
-    facts.frame.captured_bytes = static_cast<std::uint32_t>(packet.bytes.size());
-    facts.frame.start_offset = packet.link.offset;
-    facts.ifindex = packet.ifindex;
+// Behind anything but the frame's first byte the full walk starts.
+void set_start(const PacketInput& packet, packet_facts& facts) noexcept {
     switch (packet.link.start) {
         case LinkStart::ethernet:
         case LinkStart::ip:
-            // The fast walk starts at the first byte of the frame; behind anything else the full walk starts.
-            if (packet.link.offset == 0) {
-                facts.frame.start = packet.link.start == LinkStart::ip ? START_IP : START_ETHERNET;
-            } else {
-                facts.frame.start = START_ETHER_TYPE;
-                facts.frame.start_ether_type =
-                    packet.link.start == LinkStart::ip ? ETHER_IPV4 : ETHER_BRIDGED;
-            }
+            facts.frame.start = START_ETHER_TYPE;
+            facts.frame.start_ether_type = packet.link.start == LinkStart::ip ? ETHER_IPV4 : ETHER_BRIDGED;
             break;
         case LinkStart::ppp:
             facts.frame.start = START_PPP;
@@ -63,8 +54,63 @@ packet_facts facts_of(const PacketInput& packet) noexcept {
             facts.frame.start_offset = facts.frame.captured_bytes;
             break;
     }
+}
+
+DATAPATH_INLINE packet_facts facts_of(const PacketInput& packet) noexcept {
+    packet_facts facts{};
+    facts.frame.wire_bytes = packet.wire_bytes;
+    facts.frame.captured_bytes = static_cast<std::uint32_t>(packet.bytes.size());
+    facts.frame.start_offset = packet.link.offset;
+    facts.ifindex = packet.ifindex;
+    if (LIKELY(packet.link.start == LinkStart::ethernet) && LIKELY(packet.link.offset == 0))
+        facts.frame.start = START_ETHERNET;
+    else if (packet.link.start == LinkStart::ip && packet.link.offset == 0)
+        facts.frame.start = START_IP;
+    else
+        set_start(packet, facts);
     return facts;
 }
+
+// What the packets of a batch add to an interface's totals, one addition a packet and sum: in user space
+// nothing is segmented, so that what was given, what was seen and the sum of the outcomes are the same.
+class InterfaceTally {
+public:
+    InterfaceTally(TablePlatform& platform) : platform_(platform) {}
+    ~InterfaceTally() { settle(); }
+    InterfaceTally(const InterfaceTally&) = delete;
+    InterfaceTally& operator=(const InterfaceTally&) = delete;
+
+    void at(std::uint32_t interface) {
+        if (LIKELY(interface == interface_)) return;
+        settle();
+        interface_ = interface;
+        if (interface >= platform_.interfaces.size()) platform_.interfaces.resize(interface + 1);
+    }
+    void add(const packet_class& found) noexcept {
+        traffic& outcome = outcomes_[found.direction][found.outcome];
+        outcome.packets += found.packets;
+        outcome.bytes += found.frame_bytes;
+    }
+
+private:
+    void settle() noexcept {
+        for (std::size_t direction = 0; direction < DIRECTION_COUNT; ++direction) {
+            iface_direction& totals = platform_.interfaces[interface_].by_direction[direction];
+            for (std::size_t outcome = 0; outcome < OUTCOME_COUNT; ++outcome) {
+                const traffic& sum = outcomes_[direction][outcome];
+                for (traffic* total : {&totals.as_given, &totals.seen, &totals.outcome[outcome]}) {
+                    total->packets += sum.packets;
+                    total->bytes += sum.bytes;
+                }
+            }
+        }
+        outcomes_ = {};
+    }
+
+    TablePlatform& platform_;
+    std::uint32_t interface_ = 0;
+    std::array<std::array<traffic, OUTCOME_COUNT>, DIRECTION_COUNT> outcomes_{};
+};
 
 // Of two ends of a packet the nearer one is ours: the one in the home region where the other is beyond it;
 // with `direction_by_region` by all kinds (local before home before unknown before outside), then the
@@ -166,6 +212,7 @@ DATAPATH_INLINE void fill_in(TablePlatform& platform, const packet_facts& facts,
     out.ifindex = facts.ifindex;
     out.direction = found.direction;
     out.tcp_flags = found.walk.l4_proto == PROTO_TCP ? found.walk.tcp_flags : std::uint8_t{0};
+    out.is_answer = (found.walk.flags & WALK_ANSWER) != 0;
     if (LIKELY(found.walk.levels == 0) || out.kind == ClassifiedPacket::Kind::name_server) return;
     out.tunnelled = true;
     const bool leaves = found.direction == DIRECTION_OUT;
@@ -227,6 +274,7 @@ void classify_packets(TablePlatform& s, const LocalNetworks& networks, std::span
     content.undecided.clear();
     flow_outer outer;
     packet_class found;
+    InterfaceTally tally(s);
     for (std::size_t i = 0; i < packets.size(); ++i) {
         if (i + prefetch_ahead < packets.size()) {
             const std::uint8_t* ahead = packets[i + prefetch_ahead].bytes.data();
@@ -236,8 +284,7 @@ void classify_packets(TablePlatform& s, const LocalNetworks& networks, std::span
         const PacketInput& packet = packets[i];
         s.data = packet.bytes.empty() ? &nothing : packet.bytes.data();
         s.captured = static_cast<std::uint32_t>(packet.bytes.size());
-        s.interface = packet.interface;
-        if (packet.interface >= s.interfaces.size()) s.interfaces.resize(packet.interface + 1);
+        tally.at(packet.interface);
         const packet_facts facts = facts_of(packet);
         (void)walk_packet(&s, s.data, s.data + s.captured, &facts, &found);
         ClassifiedPacket& out = content.packets[i];
@@ -253,7 +300,9 @@ void classify_packets(TablePlatform& s, const LocalNetworks& networks, std::span
             content.undecided.push_back({facts, found, packet.interface});
             continue;
         }
-        count_walked(&s, &facts, &found);
+        count_frame(&facts, &found);
+        count_class(&s, &found);
+        tally.add(found);
         fill_in(s, facts, found, out, outer);
         if (UNLIKELY(out.tunnelled)) content.outers.push_back(outer);
     }

@@ -175,7 +175,8 @@ struct ClassifiedPacket {
     std::uint8_t direction;
     std::uint8_t tcp_flags;
     Kind kind;
-    bool tunnelled;  // its addresses are the next of `outers`
+    bool tunnelled : 1;  // its addresses are the next of `outers`
+    bool is_answer : 1;  // WALK_ANSWER
     // From the start of the frame. 0 bytes: none, or nobody wants it.
     std::uint16_t payload_offset;
     std::uint16_t payload_bytes;

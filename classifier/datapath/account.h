@@ -63,6 +63,13 @@ struct packet_class {
     __u8 reserved[3];
 };
 
+// A frame that goes over the wire as it is.
+DATAPATH_INLINE void count_frame(const struct packet_facts* p, struct packet_class* c) {
+    c->packets = 1;
+    c->frame_bytes = p->frame.wire_bytes;
+    c->ip_bytes = c->walk.ip_bytes;
+}
+
 // Segments that the NIC sends for a super-packet, each with a copy of all headers up to the payload.
 DATAPATH_INLINE void count_wire(const struct packet_facts* p, struct packet_class* c) {
     __u64 segments = 1;
@@ -142,17 +149,9 @@ DATAPATH_INLINE int walk_packet(platform_ctx ctx, const __u8* data, const __u8* 
     return 1;
 }
 
-// The second half, once the direction is known: finds the class, counts interface and class totals.
-DATAPATH_INLINE void count_walked(platform_ctx ctx, const struct packet_facts* p, struct packet_class* c) {
-    count_wire(p, c);
-    struct iface_direction* iface = platform_iface(ctx, c->direction);
-    if (!iface) return;
-    iface->as_given.packets += 1;
-    // On the way in the driver counted the tag that the kernel has taken out since; on the way out it is
-    // handed the frame without it.
-    iface->as_given.bytes += p->frame.wire_bytes + (c->direction == DIRECTION_IN ? p->extra_bytes : 0);
-    iface->seen.packets += c->packets;
-    iface->seen.bytes += c->frame_bytes;
+// Finds class and outcome of a packet whose direction and length on the wire are known, and counts to the
+// class.
+DATAPATH_INLINE void count_class(platform_ctx ctx, struct packet_class* c) {
     if (LIKELY(c->walk.status == WALK_IP)) {
         classify_remote(ctx, c);
         c->outcome = c->kind;
@@ -167,7 +166,21 @@ DATAPATH_INLINE void count_walked(platform_ctx ctx, const struct packet_facts* p
         c->kind = KIND_UNKNOWN;
         c->outcome = outcome_of_status(c->walk.status);
     }
-    if (UNLIKELY(c->walk.flags & ~WALK_FRAGMENT)) count_walk_losses(ctx, c->walk.flags);
+    if (UNLIKELY(c->walk.flags & WALK_LOSSES)) count_walk_losses(ctx, c->walk.flags);
+}
+
+// The second half, once the direction is known: finds the class, counts interface and class totals.
+DATAPATH_INLINE void count_walked(platform_ctx ctx, const struct packet_facts* p, struct packet_class* c) {
+    count_wire(p, c);
+    struct iface_direction* iface = platform_iface(ctx, c->direction);
+    if (!iface) return;
+    iface->as_given.packets += 1;
+    // On the way in the driver counted the tag that the kernel has taken out since; on the way out it is
+    // handed the frame without it.
+    iface->as_given.bytes += p->frame.wire_bytes + (c->direction == DIRECTION_IN ? p->extra_bytes : 0);
+    iface->seen.packets += c->packets;
+    iface->seen.bytes += c->frame_bytes;
+    count_class(ctx, c);
     struct traffic* outcome =
         &iface->outcome[c->outcome < OUTCOME_COUNT ? c->outcome : (__u8)OUTCOME_MALFORMED];
     outcome->packets += c->packets;
@@ -254,7 +267,8 @@ DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* 
     __u32 tag = flow_tag(hash);
     __u32 mask = platform_slot_mask(ctx);
     struct flow_search search = {SLOT_NONE, SLOT_NONE};
-    struct flow_packet packet = {c->packets, c->ip_bytes, p->ifindex, c->direction, 0, {0, 0}};
+    struct flow_packet packet = {c->packets, c->ip_bytes, p->ifindex, c->direction, 0, 0, 0};
+    packet.is_answer = (c->walk.flags & WALK_ANSWER) != 0;
     if (c->walk.l4_proto == PROTO_TCP) packet.tcp_flags = c->walk.tcp_flags;
 
     flow_search_window(ctx, key, tag, (__u32)hash, mask, &search);

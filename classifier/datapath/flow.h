@@ -27,7 +27,8 @@ struct flow_packet {
     __u32 ifindex;
     __u8 direction;  // enum direction
     __u8 tcp_flags;  // 0 where the packet is not TCP
-    __u8 reserved[2];
+    __u8 is_answer;  // 1: to a question of its receiver (WALK_ANSWER)
+    __u8 reserved;
 };
 
 // Two lanes of multiply and fold, joined by the last word. After each product its upper half, where the
@@ -97,7 +98,7 @@ DATAPATH_INLINE void flow_search_window(platform_ctx ctx, const struct flow_key*
 }
 
 // Who opened the connection. A SYN tells for sure; else the side with the registered port is taken for the
-// server, else the sender of the first packet for the client.
+// server, else the sender of the first packet for the client; of an echo reply its receiver.
 DATAPATH_INLINE void flow_initiator(struct flow_entry* entry, const struct flow_packet* p, int is_new) {
     __u8 sender = p->direction == DIRECTION_OUT ? INITIATOR_LOCAL : INITIATOR_REMOTE;
     __u8 receiver = p->direction == DIRECTION_OUT ? INITIATOR_REMOTE : INITIATOR_LOCAL;
@@ -109,7 +110,7 @@ DATAPATH_INLINE void flow_initiator(struct flow_entry* entry, const struct flow_
     if (!is_new) return;
     __u16 local_port = host16(entry->key.local_port);
     __u16 remote_port = host16(entry->key.remote_port);
-    entry->initiator = sender;
+    entry->initiator = p->is_answer ? receiver : sender;
     if (remote_port != 0 && remote_port < 1024 && local_port >= 1024) entry->initiator = INITIATOR_LOCAL;
     if (local_port != 0 && local_port < 1024 && remote_port >= 1024) entry->initiator = INITIATOR_REMOTE;
 }

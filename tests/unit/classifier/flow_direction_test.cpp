@@ -144,11 +144,12 @@ TEST_CASE("the initiator of a flow seen from the middle is who sent the SYN, whi
 TEST_CASE("of a flow that is met in its middle the initiator is read off flags, then ports, then order",
           "[classifier][direction]") {
     constexpr const char *ours = "192.0.3.5", *theirs = "199.51.100.1";
+    constexpr const char *ours6 = "fd00::5", *theirs6 = "2001:4860::1";
     struct Case {
         const char* what;
         bool out;  // the packet that is met first
         std::uint8_t l4_proto;
-        std::uint16_t sport, dport;
+        std::uint16_t sport, dport;  // of ICMP: type and code
         std::uint8_t flags;
         datapath::initiator expected;
         bool sure;
@@ -165,15 +166,24 @@ TEST_CASE("of a flow that is met in its middle the initiator is read off flags, 
         {"the answer of a resolver", false, 17, 53, 40000, 0, us, false},
         {"our resolver's answer", true, 17, 53, 40000, 0, them, false},
         {"QUIC from their server", false, 17, 443, 40000, 0, us, false},
-        {"their ping", false, 1, 0, 0, 0, them, false},
-        {"our ping", true, 1, 0, 0, 0, us, false},
+        {"their ping", false, 1, 8, 0, 0, them, false},
+        {"our ping", true, 1, 8, 0, 0, us, false},
+        {"our answer to their ping", true, 1, 0, 0, 0, them, false},
+        {"their answer to our ping", false, 1, 0, 0, 0, us, false},
+        {"their answer to our ping, IPv6", false, 58, 129, 0, 0, us, false},
+        {"our ping, IPv6", true, 58, 128, 0, 0, us, false},
     };
     for (const Case& one : cases) {
         INFO(one.what);
         Mirror mirror;
         const auto packet = [&](bool out, std::uint16_t sport, std::uint16_t dport, std::uint8_t flags) {
             PacketBuilder builder;
-            builder.ethernet(0x0800).ipv4(out ? ours : theirs, out ? theirs : ours, one.l4_proto);
+            if (one.l4_proto == 58)
+                builder.ethernet(0x86dd).ipv6(out ? ours6 : theirs6, out ? theirs6 : ours6, one.l4_proto);
+            else
+                builder.ethernet(0x0800).ipv4(out ? ours : theirs, out ? theirs : ours, one.l4_proto);
+            if (one.l4_proto == 1) builder.raw(sport == 8 ? "08 00" : "00 00");
+            if (one.l4_proto == 58) builder.raw(sport == 128 ? "80 00" : "81 00");
             if (one.l4_proto == 6) builder.tcp(sport, dport, flags);
             if (one.l4_proto == 17) builder.udp(sport, dport);
             return builder.payload(40);
@@ -183,7 +193,7 @@ TEST_CASE("of a flow that is met in its middle the initiator is read off flags, 
         mirror.table.finish(mirror.sink);
         REQUIRE_FALSE(mirror.sink.updates.empty());
         const FlowUpdate& last = mirror.sink.updates.back();
-        CHECK(last.local() == Address::parse(ours).value());
+        CHECK(last.local() == Address::parse(one.l4_proto == 58 ? ours6 : ours).value());
         CHECK(last.total.packets_out == 1);
         CHECK(last.total.packets_in == 1);
         CHECK(static_cast<int>(last.initiator) == one.expected);
