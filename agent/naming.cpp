@@ -13,6 +13,7 @@ void NamedFlow::add_to(rules::FlowFacts& facts) const noexcept {
     facts.http_host = names_.said(inspect::NameSource::http);
     if (names_.protocol != inspect::Protocol::unknown) facts.app = inspect::protocol_name(names_.protocol);
     facts.contradiction = names_.contradiction;
+    facts.unread = names_.unread;
     facts.names_local = names_.names_local;
 }
 

@@ -32,7 +32,7 @@ void add_sender_facts(const datapath::flow_sender& sender, const capture::Proces
     facts.uid = process->uid;
     facts.cgroup = process->cgroup;
     facts.unit = process->names.unit;
-    facts.container = process->names.container;
+    if (!process->names.of_user) facts.container = process->names.container;
 }
 
 namespace {

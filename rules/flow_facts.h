@@ -20,6 +20,8 @@ struct FlowFacts {
     std::string_view app;  // "tls", "http", "dns", ...
     // What the sender says (sni, http_host) is none of the names that DNS answers gave the address.
     bool contradiction = false;
+    // What the sender asks for could not be read: an answer of DNS does not stand for it.
+    bool unread = false;
     bool names_local = false;  // the remote end connected: sni and http_host name this host
 
     std::string_view executable;

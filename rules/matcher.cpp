@@ -85,9 +85,10 @@ bool each_name(Field field, const FlowFacts& facts, Purpose purpose, Visit visit
     return any;
 }
 
-// A name that the sender says and that DNS contradicts is no permission.
+// A name that the sender says and that DNS contradicts is no permission; nor is DNS where the sender may have
+// said something else.
 bool is_doubtful(Field field, const FlowFacts& facts, Purpose purpose) {
-    return purpose == Purpose::allow && field == Field::domain && facts.contradiction;
+    return purpose == Purpose::allow && field == Field::domain && (facts.contradiction || facts.unread);
 }
 
 Truth in_names(const Predicate& predicate, const FlowFacts& facts, Purpose purpose) {
@@ -516,6 +517,8 @@ std::string why_not(const Predicate& predicate, Truth answer, const Subject& sub
         default:
             break;
     }
+    if (predicate.field == Field::domain && purpose == Purpose::allow && subject.facts.unread)
+        return "what the sender asks for could not be read";
     if (predicate.field == Field::domain && purpose == Purpose::allow && !subject.facts.said().empty())
         return why_not_said(predicate, answer, subject.facts);
     if (answer == Truth::unknown) return name + " of this flow is unknown";

@@ -46,7 +46,7 @@ struct FlowRecordSettings {
 struct NameSettings {
     bool inspect = true;
     records::ShownNames shown = records::ShownNames::full;
-    std::string hash_key;  // of `hashed`; empty: the machine id
+    std::string hash_key;  // of `hashed`; empty: one of our own, in state_dir
 };
 
 enum class EngineKind : std::uint8_t { ebpf, pcap, dpdk };

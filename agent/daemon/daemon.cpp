@@ -2,7 +2,9 @@
 // daemon_coverage.cpp. SPDX-License-Identifier: Apache-2.0
 #include "agent/daemon/daemon.h"
 
+#include <fcntl.h>
 #include <spdlog/spdlog.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -34,8 +36,31 @@ Timestamp wall_clock() {
     return std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
 }
 
-records::NamePrivacy name_privacy(const Config& config, const records::Origin& origin) {
-    return {config.names.shown, config.names.hash_key.empty() ? origin.host_id : config.names.hash_key};
+// The key of hashed names where the configuration has none: made once, and kept where only we read.
+std::expected<std::string, std::string> own_hash_key(const std::filesystem::path& state_dir) {
+    constexpr std::size_t bytes = 32;
+    const std::filesystem::path path = state_dir / "name-hash.key";
+    const auto failed = [&](const char* what) {
+        return std::unexpected(std::string(what) + " " + path.string() + ": " + std::strerror(errno));
+    };
+    const UniqueFd file(::open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+    if (!file) return failed("open");
+    std::string key(bytes, '\0');
+    if (::read(file.get(), key.data(), bytes) == static_cast<ssize_t>(bytes)) return key;
+    if (::getrandom(key.data(), bytes, 0) != static_cast<ssize_t>(bytes))
+        return failed("find random bytes for");
+    if (::pwrite(file.get(), key.data(), bytes, 0) != static_cast<ssize_t>(bytes) || ::fsync(file.get()) != 0)
+        return failed("write");
+    return key;
+}
+
+std::expected<records::NamePrivacy, std::string> name_privacy(const Config& config) {
+    records::NamePrivacy out{config.names.shown, config.names.hash_key};
+    if (out.shown != records::ShownNames::hashed || !out.hash_key.empty()) return out;
+    auto key = own_hash_key(config.state_dir);
+    if (!key) return std::unexpected(key.error());
+    out.hash_key = std::move(*key);
+    return out;
 }
 
 // The folder of everything that must outlive us. Its owner must be us: without CAP_DAC_OVERRIDE, which
@@ -93,8 +118,10 @@ std::expected<void, std::string> Daemon::start() {
         return std::unexpected(done.error().to_string());
     if (ask_predecessor_) predecessor_ = ask_predecessor_();
     save_region_table();
+    auto privacy = name_privacy(config_);
+    if (!privacy) return std::unexpected(privacy.error());
     evaluation_ = std::make_unique<Evaluation>(state_, config_.site, config_.flow_records,
-                                               name_privacy(config_, origin_), *writer_);
+                                               std::move(*privacy), *writer_);
     evaluation_->set_engine(engine_.get());
     restore_windows();
     write_policy_record("loaded", state_->warnings);

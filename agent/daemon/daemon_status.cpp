@@ -139,6 +139,7 @@ Json names_status(const inspect::InspectionCounters& counters) {
             {"inspectors_evicted", counters.inspectors_evicted},
             {"dns_messages", counters.dns_messages},
             {"dns_unreadable", counters.dns_unreadable},
+            {"dns_unasked", counters.dns_unasked},
             {"dns_streams_evicted", counters.streams_evicted},
             {"dns_answers", counters.names.learned},
             {"dns_denials", counters.names.denied},

@@ -101,7 +101,10 @@ void Evaluation::write_findings(Known* known) {
     for (const auto& finding : findings_) {
         counters_.findings++;
         records::Json record = records::finding_record(writer_.origin(), finding);
-        if (known != nullptr && finding.has_flow) known->add_to(record);
+        if (known != nullptr && finding.has_flow)
+            known->add_to(record);
+        else
+            records::name_record(record, nullptr, privacy_);
         writer_.write(std::move(record));
     }
 }

@@ -140,6 +140,7 @@ CgroupNames names_of_cgroup(std::string_view path) {
     const auto parts = parts_of(path);
     read_units(parts, names);
     for (std::size_t i = 0; i < parts.size(); i++) {
+        if (parts[i].starts_with("user@")) names.of_user = true;
         read_pod(parts[i].substr(0, parts[i].find(':')), names);
         // The outermost container is the one that the host knows.
         const std::string_view above = i == 0 ? std::string_view{} : parts[i - 1];

@@ -18,6 +18,9 @@ struct CgroupNames {
     std::string container;  // id
     std::string runtime;    // "docker", "containerd", "cri-o", "podman", "lxc", "nspawn"; empty: not said
     std::string pod;        // uid of the Kubernetes pod
+    // Below a user's own systemd: the user makes these groups, and chooses what they are called. For records;
+    // no condition may ask for such a container.
+    bool of_user = false;
 };
 
 [[nodiscard]] CgroupNames names_of_cgroup(std::string_view path);

@@ -2,18 +2,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "capture/process/command_line.h"
 
+#include <algorithm>
+
 namespace egresswatch::capture {
 namespace {
 
 constexpr std::string_view MASK = "***";
 
-// "--password=x" becomes "--password=***", "-px" becomes "-p***": a short option may have its value attached.
+bool names_an_option(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+}
+
+// "--password=x" becomes "--password=***", "--token:x" "--token***", "-px" "-p***": a short option may have
+// its value attached, whatever is in it.
 std::string masked(std::string_view word) {
     if (word.size() < 2 || word.front() != '-') return std::string(MASK);
-    if (const auto equals = word.find('='); equals != std::string_view::npos)
-        return std::string(word.substr(0, equals + 1)).append(MASK);
-    if (word.starts_with("--")) return std::string(word);
-    return word.size() == 2 ? std::string(word) : std::string(word.substr(0, 2)).append(MASK);
+    if (!word.starts_with("--"))
+        return word.size() == 2 ? std::string(word) : std::string(word.substr(0, 2)).append(MASK);
+    const auto* end = std::ranges::find_if_not(word, names_an_option);
+    if (end == word.end()) return std::string(word);
+    return std::string(word.begin(), *end == '=' ? end + 1 : end).append(MASK);
 }
 
 }  // namespace

@@ -60,6 +60,7 @@ void StreamHead::add(std::uint32_t sequence, bool syn, ByteSpan data) noexcept {
     }
     // Before the first byte: a retransmission, or the start of a capture in the middle, out of order.
     const std::uint32_t before = first_ - sequence;
+    missed_start_ = true;
     if (before < data.size()) (void)bytes_.add(0, data.subspan(before));
 }
 

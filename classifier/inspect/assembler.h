@@ -41,10 +41,13 @@ public:
     // (RFC 9293 section 3.4). A capture that begins in the middle begins with the first segment that is seen.
     void add(std::uint32_t sequence, bool syn, ByteSpan data) noexcept;
     [[nodiscard]] ByteSpan prefix() const noexcept { return bytes_.prefix(); }
+    [[nodiscard]] bool begun() const noexcept { return begun_; }
     [[nodiscard]] bool began_with_syn() const noexcept { return syn_; }
+    // Data came that lies before what was taken for the first byte: the prefix is not the beginning.
+    [[nodiscard]] bool missed_start() const noexcept { return missed_start_; }
     void clear() noexcept {
         bytes_.clear();
-        begun_ = syn_ = false;
+        begun_ = syn_ = missed_start_ = false;
     }
 
 private:
@@ -52,6 +55,7 @@ private:
     std::uint32_t first_ = 0;  // sequence number of the first byte
     bool begun_ = false;
     bool syn_ = false;
+    bool missed_start_ = false;
 };
 
 }  // namespace egresswatch::inspect

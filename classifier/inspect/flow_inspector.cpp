@@ -12,6 +12,7 @@ constexpr std::uint8_t proto_udp = 17;
 constexpr std::uint16_t version_tls13 = 0x0304;
 
 void assign_name(FlowFacts& facts, std::string_view name, NameSource source) noexcept {
+    if (name.ends_with('.')) name.remove_suffix(1);  // "www.example.org." is the same name
     std::array<char, 253> lower;
     const std::size_t length = std::min(name.size(), lower.size());
     std::transform(name.begin(), name.begin() + static_cast<std::ptrdiff_t>(length), lower.begin(),
@@ -27,7 +28,7 @@ void FlowInspector::clear() noexcept {
     quic_.clear();
     facts_ = {};
     packets_ = 0;
-    done_ = hello_read_ = server_read_ = false;
+    done_ = hello_read_ = server_read_ = client_sure_ = false;
     client_ = datapath::DIRECTION_COUNT;
     ssh_read_ = {};
 }
@@ -47,12 +48,37 @@ bool FlowInspector::add(const PayloadPacket& packet, QuicDecryptor& decryptor) n
 void FlowInspector::find_client(const PayloadPacket& packet) noexcept {
     const auto sender = static_cast<std::uint8_t>(packet.direction);
     const auto receiver = static_cast<std::uint8_t>(1 - sender);
-    if (packet.client != datapath::DIRECTION_COUNT)
+    client_sure_ = packet.client != datapath::DIRECTION_COUNT;
+    if (client_sure_)
         client_ = packet.client;
     else if ((packet.tcp_flags & datapath::TCP_SYN) != 0)
         client_ = (packet.tcp_flags & datapath::TCP_ACK) != 0 ? receiver : sender;
     else if (client_ == datapath::DIRECTION_COUNT)
         client_ = packet.source_port < 1024 && packet.destination_port >= 1024 ? receiver : sender;
+}
+
+// A server that speaks like a client names nothing.
+bool FlowInspector::speaks_as_client(std::size_t direction) const noexcept {
+    return !client_sure_ || direction == client_;
+}
+
+bool FlowInspector::unread() const noexcept {
+    switch (facts_.protocol) {
+        case Protocol::tls:
+        case Protocol::tor:
+        case Protocol::quic:
+            return !hello_read_;
+        case Protocol::http:
+            return facts_.http_method.empty();
+        case Protocol::unknown:
+            break;
+        default:
+            return false;
+    }
+    if (heads_[0].missed_start() || heads_[1].missed_start()) return true;
+    const std::size_t client =
+        client_ == datapath::DIRECTION_COUNT ? std::size_t{datapath::DIRECTION_OUT} : client_;
+    return packets_ != 0 && heads_[client].begun() && heads_[client].prefix().size() < recognising_bytes_min;
 }
 
 bool FlowInspector::add_tcp(const PayloadPacket& packet) noexcept {
@@ -101,11 +127,12 @@ void FlowInspector::take_hello(const ClientHello& hello, HelloTransport transpor
 bool FlowInspector::read_tls() noexcept {
     bool changed = false;
     std::array<std::uint8_t, hello_bytes_max> buffer;
-    for (const StreamHead& head : heads_) {
-        HandshakeReader reader(head.prefix(), buffer);
+    for (std::size_t direction = 0; direction < heads_.size(); ++direction) {
+        HandshakeReader reader(heads_[direction].prefix(), buffer);
         HandshakeReader::Message message;
         while (reader.next(message) == Verdict::match) {
-            if (message.type == static_cast<std::uint8_t>(HandshakeType::client_hello) && !hello_read_) {
+            if (message.type == static_cast<std::uint8_t>(HandshakeType::client_hello) && !hello_read_ &&
+                speaks_as_client(direction)) {
                 const auto hello = parse_client_hello(message.body);
                 if (!hello) break;
                 take_hello(*hello, HelloTransport::tcp);
@@ -129,9 +156,11 @@ bool FlowInspector::read_tls() noexcept {
 }
 
 bool FlowInspector::read_http() noexcept {
-    for (const StreamHead& head : heads_) {
+    for (std::size_t direction = 0; direction < heads_.size(); ++direction) {
         HttpRequest request;
-        if (parse_http_request(head.prefix(), request) != Verdict::match) continue;
+        if (!speaks_as_client(direction) ||
+            parse_http_request(heads_[direction].prefix(), request) != Verdict::match)
+            continue;
         facts_.http_method.assign(request.method);
         facts_.user_agent.assign(request.user_agent);
         if (!request.host.empty()) assign_name(facts_, request.host, NameSource::http);

@@ -80,18 +80,24 @@ struct PayloadPacket {
 class FlowInspector {
 public:
     static constexpr unsigned packets_max = 24;  // payload packets of both directions
+    // Of a client, to know that it speaks neither TLS nor HTTP.
+    static constexpr std::size_t recognising_bytes_min = 16;
 
     // True: the facts have changed.
     bool add(const PayloadPacket& packet, QuicDecryptor& decryptor) noexcept;
     // Nothing more to learn, or too many packets.
     [[nodiscard]] bool done() const noexcept { return done_; }
     [[nodiscard]] const FlowFacts& facts() const noexcept { return facts_; }
+    // What the client asks for may be in what was sent, and was not read: no hello or request yet, or none
+    // that could be put together; too little, or not from its beginning, to tell what protocol it is.
+    [[nodiscard]] bool unread() const noexcept;
     void clear() noexcept;
 
 private:
     bool add_tcp(const PayloadPacket& packet) noexcept;
     bool add_udp(const PayloadPacket& packet, QuicDecryptor& decryptor) noexcept;
     void find_client(const PayloadPacket& packet) noexcept;
+    [[nodiscard]] bool speaks_as_client(std::size_t direction) const noexcept;
     bool read_tls() noexcept;
     bool read_http() noexcept;
     bool read_ssh() noexcept;
@@ -102,6 +108,7 @@ private:
     FlowFacts facts_;
     unsigned packets_ = 0;
     std::uint8_t client_ = datapath::DIRECTION_COUNT;  // direction of what the client sends; not known: COUNT
+    bool client_sure_ = false;                         // the flow table knows who connected
     bool done_ = false;
     bool hello_read_ = false, server_read_ = false;
     std::array<bool, datapath::DIRECTION_COUNT> ssh_read_{};

@@ -90,7 +90,11 @@ bool Inspection::EqualKey::operator()(const datapath::flow_key& a,
     return datapath::flow_key_equal(&a, &b) != 0;
 }
 
-Inspection::Inspection() : flows_(0, HashKey{random_seed()}), stream_of_(0, HashKey{random_seed()}) {}
+Inspection::Inspection()
+    : flows_(0, HashKey{random_seed()}),
+      stream_of_(0, HashKey{random_seed()}),
+      open_questions_(questions_max),
+      question_seed_(random_seed()) {}
 Inspection::~Inspection() = default;
 
 bool Inspection::on_payload(const PayloadSample& sample, QuestionSink& questions) {
@@ -147,6 +151,7 @@ Inspection::WorkList::iterator Inspection::take_work(const datapath::flow_key& k
         if (const auto loser = flows_.find(work_.front()->key); loser != flows_.end()) {
             loser->second.work = work_.end();
             loser->second.given_up = true;
+            loser->second.unread = true;
         }
         work_.splice(work_.end(), work_, work_.begin());
     }
@@ -163,7 +168,7 @@ void Inspection::give_back(WorkList::iterator work) noexcept {
 
 bool Inspection::inspect(const PayloadSample& sample) {
     Flow* flow = find(sample.key);
-    if (flow != nullptr && flow->given_up) return false;
+    if (flow != nullptr && flow->given_up) return listen_on(sample, *flow);
     const bool under_way = flow != nullptr && flow->work != work_.end();
     const auto work = under_way ? flow->work : take_work(sample.key);
     if (under_way) work_.splice(work_.end(), work_, work);
@@ -183,13 +188,40 @@ bool Inspection::inspect(const PayloadSample& sample) {
         return false;
     }
     flow->work = work;
+    flow->unread = inspector.unread();
     if (changed) keep(*flow, inspector.facts());
     if (!inspector.done() && !hopeless) return true;
     give_back(work);
     flow->work = work_.end();
     flow->given_up = true;
-    if (!recognised) flows_.erase(sample.key);  // the engine remembers that there is nothing to hear
-    return false;
+    return is_tcp && flow->facts != nullptr && !flow->facts->name.empty();
+}
+
+// What else the client of a TCP connection asks for whose name is known: another request, or another
+// connection under the same ports. One that asks for a second name, or in a way that cannot be read, is
+// doubtful.
+bool Inspection::listen_on(const PayloadSample& sample, Flow& flow) {
+    if (sample.key.l4_proto != proto_tcp || flow.facts == nullptr || flow.facts->name.empty()) return false;
+    FlowInspector again;
+    PayloadPacket packet = packet_of(sample);
+    if (packet.client != datapath::DIRECTION_COUNT && packet.client != packet.direction) return true;
+    packet.client = packet.direction;
+    const Recognised found =
+        recognise_tcp(packet.payload, {}, Ports{packet.source_port, packet.destination_port});
+    if (found.protocol != Protocol::tls && found.protocol != Protocol::tor &&
+        found.protocol != Protocol::http)
+        return true;
+    // A TLS record other than a handshake goes on with what was agreed.
+    constexpr std::uint8_t handshake_record = 22, client_hello = 1;
+    if (found.protocol != Protocol::http &&
+        (packet.payload.size() < 6 || packet.payload[0] != handshake_record ||
+         packet.payload[5] != client_hello))
+        return true;
+    again.clear();
+    QuicDecryptor unused;
+    (void)again.add(packet, unused);
+    if (again.unread() || again.facts().name.view() != flow.facts->name) flow.unread = true;
+    return true;
 }
 
 void Inspection::keep(Flow& flow, const FlowFacts& facts) {
@@ -227,13 +259,22 @@ void Inspection::forget(const datapath::flow_key& key) noexcept {
     }
 }
 
+// Not handed over (limits of the engine), or not kept (flows_max).
+bool Inspection::unsampled(const FlowUpdate& update) const noexcept {
+    return update.key.l4_proto == proto_tcp && !is_dns(update.key) && counters_.samples != 0 &&
+           update.total.packets_out > unsampled_packets_min &&
+           update.total.bytes_out > update.total.packets_out * unsampled_bytes_min;
+}
+
 FlowNames Inspection::names_of(const FlowUpdate& update) const {
     FlowNames out;
     if (const Flow* flow = find(update.key); flow != nullptr) {
         out.protocol = flow->protocol;
         out.facts = flow->facts.get();
+        out.unread = flow->unread;
     } else {
         out.protocol = recognise_ip(update.key.l4_proto);
+        out.unread = unsampled(update);
     }
     const Address remote = update.remote();
     out.answered_count = cache_.names_of(remote, update.first_seen, out.answered);
@@ -250,13 +291,39 @@ FlowNames Inspection::names_of(const FlowUpdate& update) const {
     if (const auto literal = Address::parse(out.name))
         out.contradiction = *literal != remote;
     else if (out.answered_count != 0)
-        out.contradiction = std::ranges::find(out.dns(), out.name) == out.dns().end();
+        out.contradiction =
+            !cache_.is_crowded(remote) && std::ranges::find(out.dns(), out.name) == out.dns().end();
     else
         out.contradiction = cache_.is_denied(out.name, update.last_seen);
     return out;
 }
 
 // ------------------------------------------------------------------------------------------------ DNS
+
+std::uint64_t Inspection::question_hash(const PayloadSample& sample, std::uint16_t id,
+                                        std::string_view name) const noexcept {
+    return datapath::flow_hash(&sample.key, question_seed_ ^ id) ^
+           std::hash<std::string_view>{}(name)*0x9e3779b97f4a7c15ull;
+}
+
+void Inspection::remember_question(std::uint64_t question, Timestamp at) noexcept {
+    OpenQuestion& first = open_questions_[question % questions_max];
+    OpenQuestion& second = open_questions_[question / questions_max % questions_max];
+    (first.at <= second.at ? first : second) = {question, at};
+}
+
+// The first question of a message stands for all: nobody asks more than one.
+bool Inspection::was_asked(ByteSpan message, const PayloadSample& sample) noexcept {
+    DnsReader reader(message);
+    DnsQuestion question;
+    if (!reader.ok() || !reader.next(question)) return false;
+    const std::uint64_t hash = question_hash(sample, reader.header().id, question.name.text());
+    for (const std::uint64_t place : {hash % questions_max, hash / questions_max % questions_max})
+        if (const OpenQuestion& open = open_questions_[place];
+            open.hash == hash && sample.at - open.at <= answer_within)
+            return true;
+    return false;
+}
 
 void Inspection::read_message(ByteSpan message, const PayloadSample& sample, QuestionSink& questions) {
     ++counters_.dns_messages;
@@ -268,11 +335,18 @@ void Inspection::read_message(ByteSpan message, const PayloadSample& sample, Que
     bool good = reader.ok() && reader.header().opcode == 0;
     if (good && !answers && !from_server && sample.direction == datapath::DIRECTION_OUT) {
         DnsQuestion question;
-        while (reader.next(question)) questions.on_question(sample, question.name.text());
+        while (reader.next(question)) {
+            remember_question(question_hash(sample, reader.header().id, question.name.text()), sample.at);
+            questions.on_question(sample, question.name.text());
+        }
         good = reader.ok();
     } else if (good && answers && from_server && sample.direction == datapath::DIRECTION_IN) {
-        Learner learner(cache_, sample.at);
-        good = read_bindings(message, learner);
+        if (was_asked(message, sample)) {
+            Learner learner(cache_, sample.at);
+            good = read_bindings(message, learner);
+        } else {
+            ++counters_.dns_unasked;
+        }
     }
     counters_.dns_unreadable += good ? 0 : 1;
     if (!good || !sample.tracked) return;

@@ -47,6 +47,9 @@ struct FlowNames {
     // What the client says is none of the names that DNS gave the address; or DNS says that there is no such
     // name; or it is another address.
     bool contradiction = false;
+    // What the client asks for could not be read, or is not read yet, or it asked for two names: what DNS
+    // says of the address does not stand for it.
+    bool unread = false;
     // The remote end connected: what it says (TLS, HTTP) is a name of this host, and none of its own.
     bool names_local = false;
     NameCache::Names answered{};
@@ -61,7 +64,7 @@ struct FlowNames {
                                                             : std::string_view();
     }
     [[nodiscard]] bool any() const noexcept {
-        return protocol != Protocol::unknown || facts != nullptr || answered_count != 0;
+        return protocol != Protocol::unknown || facts != nullptr || answered_count != 0 || unread;
     }
 };
 
@@ -84,6 +87,7 @@ struct InspectionCounters {
     std::uint64_t streams_evicted = 0;     // DNS over TCP, likewise: dns_streams_max
     std::uint64_t dns_messages = 0;
     std::uint64_t dns_unreadable = 0;  // at port 53, and no DNS or cut
+    std::uint64_t dns_unasked = 0;     // answers to no question of the last seconds: not believed
     std::size_t flows = 0;             // remembered now
     NameCacheCounters names;
 };
@@ -95,6 +99,12 @@ public:
     static constexpr std::size_t dns_streams_max = 64;
     // Payload packets of a TCP flow after which it is given up when no protocol was recognised.
     static constexpr unsigned unknown_packets_max = 6;
+    // A TCP flow of which no sample came, although it sent more than this a packet, and more packets
+    // than a handshake has: its payload was not handed over.
+    static constexpr std::uint64_t unsampled_bytes_min = 100, unsampled_packets_min = 3;
+    // A name server's answer is believed so long after the question, to whoever was asked.
+    static constexpr std::chrono::seconds answer_within{10};
+    static constexpr std::size_t questions_max = 4096;  // open ones, a power of two
 
     Inspection();
     ~Inspection();
@@ -115,6 +125,7 @@ private:
     struct Flow {
         Protocol protocol = Protocol::unknown;
         bool given_up = false;
+        bool unread = false;
         std::unique_ptr<KeptFacts> facts;
         WorkList::iterator work;  // end(): none
     };
@@ -130,6 +141,8 @@ private:
     using Flows = std::unordered_map<datapath::flow_key, Flow, HashKey, EqualKey>;
 
     bool inspect(const PayloadSample& sample);
+    static bool listen_on(const PayloadSample& sample, Flow& flow);
+    [[nodiscard]] bool unsampled(const FlowUpdate& update) const noexcept;
     [[nodiscard]] Flow* flow_of(const datapath::flow_key& key);
     [[nodiscard]] const Flow* find(const datapath::flow_key& key) const;  // null: nothing is known of it
     [[nodiscard]] Flow* find(const datapath::flow_key& key) {
@@ -142,6 +155,10 @@ private:
     void read_dns(const PayloadSample& sample, QuestionSink& questions);
     void read_dns_stream(const PayloadSample& sample, QuestionSink& questions);
     void read_message(ByteSpan message, const PayloadSample& sample, QuestionSink& questions);
+    [[nodiscard]] std::uint64_t question_hash(const PayloadSample& sample, std::uint16_t id,
+                                              std::string_view name) const noexcept;
+    void remember_question(std::uint64_t question, Timestamp at) noexcept;
+    [[nodiscard]] bool was_asked(ByteSpan message, const PayloadSample& sample) noexcept;
 
     Flows flows_;
     // Most flows say nothing: a bit for the hash of each flow that did tells so without a search. Bits of
@@ -152,6 +169,13 @@ private:
     WorkList work_, idle_;  // oldest use first
     StreamList streams_;    // likewise
     std::unordered_map<datapath::flow_key, StreamList::iterator, HashKey, EqualKey> stream_of_;
+    // Questions of this host that wait for an answer, each in one of two places; an older one gives way.
+    struct OpenQuestion {
+        std::uint64_t hash = 0;
+        Timestamp at{};
+    };
+    std::vector<OpenQuestion> open_questions_;
+    std::uint64_t question_seed_;
     NameCache cache_;
     QuicDecryptor decryptor_;
     InspectionCounters counters_;

@@ -30,12 +30,16 @@ std::size_t NameCache::HashAddress::operator()(const Address& address) const noe
                 seed ^ 0xa4093822299f31d1ull);
 }
 
-NameCache::NameCache() : by_address_(0, HashAddress{random_seed()}) {}
+NameCache::NameCache()
+    : by_address_(0, HashAddress{random_seed()}), crowded_(0, HashAddress{random_seed()}) {}
 
 void NameCache::drop(Bindings::iterator which) {
     const auto of_address = by_address_.find(which->address);
     std::erase(of_address->second, which);
-    if (of_address->second.empty()) by_address_.erase(of_address);
+    if (of_address->second.empty()) {
+        crowded_.erase(which->address);
+        by_address_.erase(of_address);
+    }
     bindings_.erase(which);
 }
 
@@ -58,9 +62,15 @@ void NameCache::learn(std::string_view name, const Address& address, std::uint32
         return;
     }
     if (known.size() == names_of_address_max) {
-        counters_.evicted += known.front()->until > at ? 1 : 0;
-        bindings_.erase(known.front());
-        known.erase(known.begin());
+        // One whose time is over, where there is one.
+        auto loser = std::ranges::find_if(known, [&](const auto& binding) { return binding->until <= at; });
+        if (loser == known.end()) {
+            loser = known.begin();
+            counters_.evicted++;
+            crowded_.insert(address);
+        }
+        bindings_.erase(*loser);
+        known.erase(loser);
     }
     bindings_.push_back({address, std::string(name), until});
     known.push_back(std::prev(bindings_.end()));

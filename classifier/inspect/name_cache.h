@@ -20,6 +20,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "classifier/address.h"
@@ -52,6 +53,8 @@ public:
 
     // Names that hold at some time from `from` on; how many. Valid until the next learn().
     [[nodiscard]] std::size_t names_of(const Address& address, Timestamp from, Names& out) const;
+    // A name of the address had to give way before its time: it may be called what is not here.
+    [[nodiscard]] bool is_crowded(const Address& address) const { return crowded_.contains(address); }
     [[nodiscard]] bool is_denied(std::string_view name, Timestamp at) const;
     [[nodiscard]] bool empty() const noexcept { return by_address_.empty(); }
     [[nodiscard]] NameCacheCounters counters() const noexcept;
@@ -71,6 +74,7 @@ private:
 
     Bindings bindings_;  // the newest answer last
     std::unordered_map<Address, std::vector<Bindings::iterator>, HashAddress> by_address_;
+    std::unordered_set<Address, HashAddress> crowded_;  // of by_address_
     std::list<std::pair<std::string, Timestamp>> denials_;
     std::unordered_map<std::string_view, std::list<std::pair<std::string, Timestamp>>::iterator> by_denied_;
     NameCacheCounters counters_;

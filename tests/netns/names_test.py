@@ -156,16 +156,23 @@ class DpdkNames(Names):
 
 class HiddenNames(Names):
     engine = "pcap"
-    settings = "names: {shown: hashed, hash_key: secret}\n"
+    settings = "names: {shown: hashed}\n"
 
     def test_names_that_are_not_recorded(self):
         self.tls(EDGE, "-servername", OTHER)
         [alert] = self.alerts(0, "not-allowed")
         self.assertRegex(alert.get("destination.domain"), "^hmac:[0-9a-f]{16}$")
         self.flow("the flow", lambda f: f["remote"] == EDGE)
+        mark = len(self.site.alerts.findings)
+        self.site.run_in("host", PYTHON, "-c", ASK % (RESOLVER, 25))
+        [alert] = self.alerts(mark, "many-names")
+        self.assertRegex(alert.group["registered_domain"], "^hmac:[0-9a-f]{16}$")
+        self.assertEqual((self.site.dir / "state/name-hash.key").stat().st_mode & 0o777, 0o600)
         text = "".join(path.read_text() for path in (self.site.dir / "state").rglob("seg-*.jsonl"))
-        self.assertNotIn("drop.example", text)
-        self.assertNotIn("drop.example", (self.site.dir / "alerts.json").read_text())
+        told = (self.site.dir / "alerts.json").read_text()
+        for name in ("drop.example", "tunnel.example"):
+            self.assertNotIn(name, text)
+            self.assertNotIn(name, told)
 
 
 del Names

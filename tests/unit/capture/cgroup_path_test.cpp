@@ -54,6 +54,7 @@ TEST_CASE("each runtime's path names its container", "[capture][unit]") {
         CHECK(names.container == row.container);
         CHECK(names.runtime == row.runtime);
         CHECK(names.pod == row.pod);
+        CHECK(names.of_user == (row.path.find("/user@") != std::string::npos));
     }
 }
 

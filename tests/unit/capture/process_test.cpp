@@ -60,6 +60,8 @@ TEST_CASE("arguments are shown as the configuration says", "[capture][unit]") {
         CHECK(line.find("s3") == std::string::npos);
     }
     CHECK(command_line_of("", ArgumentPolicy::full).empty());
+    CHECK(command_line_of("x\0-pc2Vj==\0-pMy=x\0--token:abc\0--a-b\0--k v\0"s, ArgumentPolicy::masked) ==
+          "x -p*** -p*** --token*** --a-b --k***");
 }
 
 TEST_CASE("user names come from the list of the host and follow it", "[capture][unit]") {

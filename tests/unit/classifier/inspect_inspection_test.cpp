@@ -55,6 +55,8 @@ void put_name(Octets& out, std::string_view name) {
     out.push_back(0);
 }
 
+constexpr std::uint16_t question = 0x0100, response = 0x8180, no_such_name = 0x8183;
+
 // RFC 1035 section 4.1, one question for an A record.
 Octets dns(std::string_view name, std::uint16_t flags, std::string_view answer = {}, std::uint32_t ttl = 60) {
     Octets out;
@@ -78,8 +80,6 @@ Octets dns(std::string_view name, std::uint16_t flags, std::string_view answer =
     out.insert(out.end(), to.bytes.begin() + 12, to.bytes.end());
     return out;
 }
-constexpr std::uint16_t question = 0x0100, response = 0x8180, no_such_name = 0x8183;
-
 struct Bench final : QuestionSink {
     Inspection inspection;
     std::vector<std::string> asked;
@@ -100,8 +100,9 @@ struct Bench final : QuestionSink {
         return inspection.on_payload(sample, *this);
     }
     void answer(std::string_view name, std::string_view remote, Timestamp when, std::uint32_t ttl = 60) {
-        give(key_of("10.0.0.1", 53, 40000, 17), datapath::DIRECTION_IN, dns(name, response, remote, ttl),
-             when);
+        const auto resolver = key_of("10.0.0.1", 53, 40000, 17);
+        give(resolver, datapath::DIRECTION_OUT, dns(name, question), when);
+        give(resolver, datapath::DIRECTION_IN, dns(name, response, remote, ttl), when);
     }
     bool request(const datapath::flow_key& key, std::string_view host, Timestamp when) {
         const std::string text = "GET / HTTP/1.1\r\nHost: " + std::string(host) + "\r\nUser-Agent: x\r\n\r\n";
@@ -120,7 +121,7 @@ TEST_CASE("a flow is called what DNS called its address, until its client says a
     CHECK(names.name == "www.example.org");
     CHECK(names.source == NameSource::dns);
     CHECK(names.protocol == Protocol::unknown);
-    CHECK_FALSE(bench.request(key, "WWW.example.org", at(2)));  // all there is to hear
+    CHECK(bench.request(key, "WWW.example.org.", at(2)));  // and it may ask for another one
     names = bench.inspection.names_of(update_of(key, at(2)));
     CHECK(names.name == "www.example.org");
     CHECK(names.source == NameSource::http);
@@ -168,6 +169,7 @@ TEST_CASE("an address keeps all names that it was given, the newest last, for th
 TEST_CASE("a name that does not exist contradicts a client that says it", "[inspect][names]") {
     Bench bench;
     const auto resolver = key_of("10.0.0.1", 53, 40000, 17);
+    bench.give(resolver, datapath::DIRECTION_OUT, dns("gone.example.org", question), at(0));
     bench.give(resolver, datapath::DIRECTION_IN, dns("gone.example.org", no_such_name), at(0));
     const auto key = key_of("203.0.113.9", 80);
     bench.request(key, "gone.example.org", at(1));
@@ -200,12 +202,21 @@ TEST_CASE("DNS over TCP is put together, message after message, beyond what is k
     Bench bench;
     const auto resolver = key_of("10.0.0.1", 53, 40000, 6);
     std::uint32_t sequence = 77;
+    std::uint32_t asked = 5;
+    const auto ask = [&](const Octets& body) {
+        Octets message;
+        put16(message, body.size());
+        message.insert(message.end(), body.begin(), body.end());
+        bench.give(resolver, datapath::DIRECTION_OUT, message, at(0), asked);
+        asked += static_cast<std::uint32_t>(message.size());
+    };
     const auto send = [&](const Octets& bytes) {
         bench.give(resolver, datapath::DIRECTION_IN, bytes, at(0), sequence);
         sequence += static_cast<std::uint32_t>(bytes.size());
     };
     for (int i = 0; i < 400; ++i) {  // 26 KB; Assembler::bytes_max is 16 KiB
         Octets message;
+        ask(dns("host" + std::to_string(i) + ".example.org", question));
         const Octets body = dns("host" + std::to_string(i) + ".example.org", response,
                                 "203.0." + std::to_string(i / 200) + "." + std::to_string(i % 200));
         put16(message, body.size());
@@ -224,6 +235,7 @@ TEST_CASE("limits of names are kept and counted", "[inspect][names]") {
         cache.learn("n" + std::to_string(i) + ".example.org", address("203.0.113.9"), 60, at(i));
     REQUIRE(cache.names_of(address("203.0.113.9"), at(20), names) == NameCache::names_of_address_max);
     CHECK(names.front() == "n4.example.org");
+    CHECK(cache.is_crowded(address("203.0.113.9")));
     CHECK(cache.counters().evicted == 4);
     for (std::uint32_t i = 0; i < NameCache::bindings_max + 10; ++i)
         cache.learn("m.example.org", Address::from_ipv4(0x0a000000 + i), 60, at(30));
@@ -256,7 +268,7 @@ TEST_CASE("more flows than are put together at a time give up the one quiet long
     CHECK(bench.inspection.counters().flows_named == flows - 1);
 }
 
-TEST_CASE("a flow that says nothing is given up, and nothing of it is kept", "[inspect][names]") {
+TEST_CASE("a flow that says nothing is given up, and only that is kept", "[inspect][names]") {
     Bench bench;
     const auto key = key_of("203.0.113.9", 4444);
     std::uint32_t sequence = 1;
@@ -266,8 +278,81 @@ TEST_CASE("a flow that says nothing is given up, and nothing of it is kept", "[i
         REQUIRE(++packets < 50);
     }
     CHECK(packets + 1 == Inspection::unknown_packets_max);
-    CHECK(bench.inspection.counters().flows == 0);
+    CHECK(bench.inspection.counters().flows == 1);
+    FlowUpdate update = update_of(key, at(0));
+    CHECK_FALSE(bench.inspection.names_of(update).unread);
     // A datagram leaves nothing at all.
     CHECK(bench.give(key_of("203.0.113.9", 4444, 1, 17), datapath::DIRECTION_OUT, Octets(100, 0xee), at(0)));
-    CHECK(bench.inspection.counters().flows == 0);
+    CHECK(bench.inspection.counters().flows == 1);
+    // Of one that was not handed over, nobody knows what it said.
+    update.key = key_of("203.0.113.9", 4444, 50002);
+    update.total = {20, 20'000, 10, 600};
+    CHECK(bench.inspection.names_of(update).unread);
+}
+
+// An entry by domain must not open because the name was said in a way that nobody reads.
+TEST_CASE("what a client asks for and nobody could read is marked", "[inspect][names]") {
+    Bench bench;
+    const std::string text = "GET / HTTP/1.1\r\nHost: drop.example.net\r\n\r\n";
+    const auto send = [&](const datapath::flow_key& key, std::size_t from, std::size_t size) {
+        return bench.give(key, datapath::DIRECTION_OUT, {text.begin() + from, text.begin() + from + size},
+                          at(0), static_cast<std::uint32_t>(1 + from));
+    };
+    const auto unread = [&](const datapath::flow_key& key) {
+        return bench.inspection.names_of(update_of(key, at(0))).unread;
+    };
+    SECTION("byte by byte") {
+        const auto key = key_of("203.0.113.9", 80, 50001);
+        for (std::size_t i = 0; i < 6 && send(key, i, 1); ++i) continue;
+        CHECK(unread(key));
+    }
+    SECTION("begun, and not finished within the limit") {
+        const auto key = key_of("203.0.113.9", 80, 50002);
+        send(key, 0, 20);
+        CHECK(unread(key));
+        send(key, 20, text.size() - 20);
+        CHECK_FALSE(unread(key));
+        CHECK(bench.inspection.names_of(update_of(key, at(0))).name == "drop.example.net");
+    }
+    SECTION("its second half first") {
+        const auto key = key_of("203.0.113.9", 80, 50003);
+        send(key, 20, text.size() - 20);
+        send(key, 0, 20);
+        CHECK(unread(key));
+    }
+    SECTION("a second name on the same connection") {
+        const auto key = key_of("203.0.113.9", 80, 50004);
+        CHECK(bench.request(key, "www.example.org", at(0)));
+        CHECK(bench.request(key, "www.example.org", at(0)));
+        CHECK_FALSE(unread(key));
+        CHECK(bench.request(key, "drop.example.net", at(0)));
+        CHECK(unread(key));
+    }
+    SECTION("by the server, who has no say in it") {
+        const auto key = key_of("203.0.113.9", 80, 50005);
+        bench.give(key, datapath::DIRECTION_IN, {text.begin(), text.end()}, at(0));
+        CHECK(bench.inspection.names_of(update_of(key, at(0))).name.empty());
+    }
+}
+
+TEST_CASE("an answer that nobody asked for is not believed", "[inspect][names]") {
+    Bench bench;
+    const auto resolver = key_of("10.0.0.1", 53, 40000, 17);
+    const auto key = key_of("203.0.113.9", 443);
+    const auto answers = [&](const datapath::flow_key& from, std::string_view name, std::uint16_t flags,
+                             Timestamp when) {
+        bench.give(from, datapath::DIRECTION_IN,
+                   flags == response ? dns(name, flags, "203.0.113.9") : dns(name, flags), when);
+        return bench.inspection.names_of(update_of(key, when)).answered_count;
+    };
+    CHECK(answers(resolver, "a.example.org", response, at(0)) == 0);
+    bench.give(resolver, datapath::DIRECTION_OUT, dns("a.example.org", question), at(1));
+    CHECK(answers(resolver, "b.example.org", response, at(1)) == 0);
+    CHECK(answers(key_of("10.0.0.9", 53, 40000, 17), "a.example.org", response, at(1)) == 0);
+    CHECK(answers(resolver, "a.example.org", response, at(12)) == 0);  // too late
+    CHECK(bench.inspection.counters().dns_unasked == 4);
+    bench.give(resolver, datapath::DIRECTION_OUT, dns("a.example.org", question), at(13));
+    CHECK(answers(resolver, "a.example.org", response, at(13)) == 1);
+    answers(resolver, "c.example.org", no_such_name, at(13));
+    CHECK(bench.inspection.counters().names.denied == 0);
 }
