@@ -35,10 +35,11 @@ Json group_json(const std::vector<rules::GroupField>& group) {
 
 }  // namespace
 
-Json explain_flow(const ExplainContext& context, FlowUpdate flow) {
+Json explain_flow(const ExplainContext& context, FlowUpdate flow, const rules::OwnedFacts& known) {
+    const rules::FactsView view(known, flow.initiator == datapath::INITIATOR_REMOTE);
     flow.key.class_id = flow_class(context.table, flow);
     const ClassInfo& info = context.table.class_info(flow.key.class_id);
-    const rules::Explanation explanation = context.evaluator.explain(flow, info, context.now);
+    const rules::Explanation explanation = context.evaluator.explain(flow, info, context.now, view.facts);
     const auto& policy = *context.evaluator.policy();
     Json out;
     out["policy"] = {

@@ -10,6 +10,7 @@
 #include "classifier/region/geo_data.h"
 #include "classifier/region/region_table.h"
 #include "rules/evaluator.h"
+#include "rules/owned_facts.h"
 
 namespace egresswatch {
 
@@ -21,6 +22,7 @@ struct ExplainContext {
     Timestamp now;  // packet time reached
 };
 
-[[nodiscard]] nlohmann::ordered_json explain_flow(const ExplainContext& context, FlowUpdate flow);
+[[nodiscard]] nlohmann::ordered_json explain_flow(const ExplainContext& context, FlowUpdate flow,
+                                                  const rules::OwnedFacts& known);
 
 }  // namespace egresswatch

@@ -8,13 +8,28 @@ NamedFlow::NamedFlow(const inspect::Inspection& inspection, const FlowUpdate& up
     : names_(inspection.names_of(update)) {}
 
 void NamedFlow::add_to(rules::FlowFacts& facts) const noexcept {
-    facts.dns = names_.dns();
-    facts.sni = names_.said(inspect::NameSource::sni);
-    facts.http_host = names_.said(inspect::NameSource::http);
-    if (names_.protocol != inspect::Protocol::unknown) facts.app = inspect::protocol_name(names_.protocol);
-    facts.contradiction = names_.contradiction;
-    facts.unread = names_.unread;
-    facts.names_local = names_.names_local;
+    add_name_facts(names_, facts);
+}
+
+void add_name_facts(const inspect::FlowNames& names, rules::FlowFacts& facts) noexcept {
+    facts.dns = names.dns();
+    facts.sni = names.said(inspect::NameSource::sni);
+    facts.http_host = names.said(inspect::NameSource::http);
+    if (names.protocol != inspect::Protocol::unknown) facts.app = inspect::protocol_name(names.protocol);
+    facts.contradiction = names.contradiction;
+    facts.unread = names.unread;
+    facts.names_local = names.names_local;
+}
+
+rules::OwnedFacts owned_facts_of(const inspect::FlowNames* names) {
+    rules::OwnedFacts out;
+    if (names == nullptr) return out;
+    out.dns.assign(names->dns().begin(), names->dns().end());
+    out.sni = names->said(inspect::NameSource::sni);
+    out.http_host = names->said(inspect::NameSource::http);
+    if (names->protocol != inspect::Protocol::unknown) out.app = inspect::protocol_name(names->protocol);
+    out.unread = names->unread;
+    return out;
 }
 
 FlowUpdate update_of(const PayloadSample& question) noexcept {

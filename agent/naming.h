@@ -9,6 +9,7 @@
 #include "agent/records/names.h"
 #include "classifier/inspect/inspection.h"
 #include "rules/flow_facts.h"
+#include "rules/owned_facts.h"
 
 namespace egresswatch {
 
@@ -30,6 +31,10 @@ public:
 private:
     inspect::FlowNames names_;
 };
+
+// The same of names that are known already, and as facts that outlive them; null: nothing is known.
+void add_name_facts(const inspect::FlowNames& names, rules::FlowFacts& facts) noexcept;
+[[nodiscard]] rules::OwnedFacts owned_facts_of(const inspect::FlowNames* names);
 
 // The flow of a question to a name server as an evaluator wants it: the packet is all that is known of it.
 [[nodiscard]] FlowUpdate update_of(const PayloadSample& question) noexcept;

@@ -20,6 +20,11 @@ struct OwnedFacts {
     std::string executable, sha256, user, cgroup, unit, container;
     std::optional<std::uint32_t> uid;
     std::uint8_t sender = datapath::SENDER_UNSEEN;
+    bool unread = false;
+
+    [[nodiscard]] bool said_nothing() const noexcept {
+        return dns.empty() && sni.empty() && http_host.empty();
+    }
 };
 
 // Refers to them, and to itself: stays where it is.
@@ -31,6 +36,7 @@ public:
         facts.sni = known.sni;
         facts.http_host = known.http_host;
         facts.app = known.app;
+        facts.unread = known.unread;
         facts.names_local = remote_connects;
         const std::string_view said = facts.said();
         facts.contradiction = !said.empty() && !dns_.empty() && std::ranges::find(dns_, said) == dns_.end();

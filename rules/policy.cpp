@@ -56,6 +56,11 @@ void read_file(const fs::path& path, std::vector<SourceFile>& files, Problems& p
                        "split it: every *.yaml of the directory is read");
         return;
     }
+    // A pipe would have to be waited for.
+    if (fs::exists(path, error) && !fs::is_regular_file(path, error)) {
+        problems.error(path.string(), "cannot-read", "this is no file", "remove it, or name it otherwise");
+        return;
+    }
     std::ifstream stream(path, std::ios::binary);
     std::string text;
     if (stream) {
@@ -182,6 +187,10 @@ std::optional<std::string> content_hash(const fs::path& path) {
 Compiled<LoadedPolicy> compile_policy(std::span<const SourceFile> files) {
     Problems problems;
     return compile(files, problems);
+}
+
+bool has_site(const Policy& policy, std::string_view site) {
+    return policy.sites.empty() || std::ranges::find(policy.sites, site, &Site::name) != policy.sites.end();
 }
 
 std::vector<Diagnostic> data_warnings(const Policy& policy, bool has_asn_data) {

@@ -242,6 +242,8 @@ struct SourceFile {
 [[nodiscard]] Compiled<LoadedPolicy> compile_policy(std::span<const SourceFile> files);
 
 // What only the loaded data can tell: values that stay unknown without them.
+// Whether a host of that site is one that the policy knows; true where it names no sites.
+[[nodiscard]] bool has_site(const Policy& policy, std::string_view site);
 [[nodiscard]] std::vector<Diagnostic> data_warnings(const Policy& policy, bool has_asn_data);
 // What only a date can tell: entries that have expired by `now`, or will within limits::expiry_notice.
 [[nodiscard]] std::vector<Diagnostic> expiry_warnings(const Policy& policy, Timestamp now);

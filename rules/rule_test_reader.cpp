@@ -69,7 +69,7 @@ RuleCase Reader::read_case(const Fields& fields) {
         const bool whole_day = fields.text("start").size() == 10;
         out.start = *start - (whole_day ? std::chrono::days(1) : std::chrono::days(0));
     }
-    out.rules = fields.list("rules", parse_id);
+    for (const Node* rule : fields.scalars("rules")) out.rules.push_back(rule->text);
     for (const Node* node : fields.nodes("flows")) {
         Fields flow(*node, schema::test_flow, fields.where(), problems_);
         out.flows.push_back(read_flow(flow));

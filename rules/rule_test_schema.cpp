@@ -30,7 +30,9 @@ constexpr std::array<Key, 6> rule_case_keys{{
     {"name", text, required, "What the case shows, as a sentence."},
     {"start", expiry, optional,
      "The packet time of 0s, a day (its first instant, UTC) or an instant. Default: 2026-03-02, a Monday."},
-    {"rules", id_list, optional, "Rules whose findings are looked at. Default: all of the policy."},
+    {"rules", text_list, optional,
+     "Rules whose findings are looked at; also egresswatch/allow-ceiling and its like. Default: all of the "
+     "policy."},
     {"flows", mapping_list, required, "What the host sees.", {}, &test_flow},
     {"expect",
      mapping_list,
@@ -97,7 +99,9 @@ constexpr std::array<Key, 32> test_flow_keys{{
 }};
 constexpr std::array<Key, 9> expected_finding_keys{{
     {"at", duration, required, "When it comes, to the second, from `start` on."},
-    {"rule", id, required, "Which rule finds it."},
+    {"rule", text, required,
+     "Which rule finds it; also egresswatch/allow-ceiling, -expires, -expired, "
+     "egresswatch/name-contradiction."},
     {"level", Form::level, optional, "low, medium, high or critical."},
     {"remote", cidr_list, optional, "The remote address of the flow that filled the window."},
     {"remote_prefix", cidr_list, optional, "The value of that field of its group."},

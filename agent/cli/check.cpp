@@ -118,6 +118,9 @@ void run(const Options& options, int& exit_code) {
         for (const rules::Diagnostic& diagnostic : diagnostics)
             std::cerr << rules::format_diagnostic(diagnostic);
         if (options.dump) std::cout << rules::effective_policy(*loaded->policy);
+        if (options.explain_compiled && !options.site.empty() &&
+            !rules::has_site(*loaded->policy, options.site))
+            std::cerr << "egresswatch check: the policy has no site \"" << options.site << "\"\n";
         if (options.explain_compiled) std::cout << rules::explain_compiled(*loaded->policy, options.site);
     } else {
         print(options, loaded->policy.get(), diagnostics);

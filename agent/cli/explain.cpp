@@ -41,6 +41,9 @@ struct ExplainOptions {
     std::string journal = "/var/lib/egresswatch";
     std::string socket = daemon::control_socket_default;
     bool json = false;
+    std::string name, executable, sha256, user, unit;  // of --flow
+    std::vector<std::string> dns;
+    ReplayHost host;
 };
 
 ReplayFailure wrong(std::string text) {
@@ -127,22 +130,35 @@ std::expected<Json, ReplayFailure> find_finding(const ExplainOptions& options) {
     return record;
 }
 
-class LastTime final : public ReplayListener {
+bool same_ends(const FlowUpdate& a, const FlowUpdate& b) {
+    return a.local() == b.local() && a.remote() == b.remote() && a.key.local_port == b.key.local_port &&
+           a.key.remote_port == b.key.remote_port && a.key.l4_proto == b.key.l4_proto;
+}
+
+// How far packet time went, and what was heard of one flow.
+class Witness final : public ReplayListener {
 public:
-    void on_flow_ended(const FlowUpdate& flow, const ClassInfo&, const inspect::FlowNames*) override {
+    explicit Witness(const FlowUpdate& flow) : flow_(flow) {}
+    void on_flow_ended(const FlowUpdate& flow, const ClassInfo&, const inspect::FlowNames* names) override {
         reached = std::max(reached, flow.last_seen);
+        if (same_ends(flow, flow_)) heard = owned_facts_of(names);
     }
     void on_finding(const rules::Finding& finding, const inspect::FlowNames*) override {
         reached = std::max(reached, finding.time);
     }
     Timestamp reached{};
+    rules::OwnedFacts heard;
+
+private:
+    const FlowUpdate& flow_;
 };
 
 // Without the daemon: the policy, and windows as a capture or journal fills them, or empty ones.
-std::expected<Json, ReplayFailure> explain_offline(const ExplainOptions& options, const FlowUpdate& flow) {
+std::expected<Json, ReplayFailure> explain_offline(const ExplainOptions& options, const FlowUpdate& flow,
+                                                   rules::OwnedFacts known) {
     const auto geo = open_replay_geo(options.geo);
     if (!geo) return std::unexpected(geo.error());
-    const auto policy = open_replay_policy(options.policy, *geo);
+    const auto policy = open_replay_policy(options.policy, *geo, options.host);
     if (!policy) return std::unexpected(policy.error());
     const RegionTable& table = *policy->region;
     rules::Evaluator evaluator = policy->make_evaluator();
@@ -150,7 +166,7 @@ std::expected<Json, ReplayFailure> explain_offline(const ExplainOptions& options
         flow.last_seen != Timestamp{}
             ? flow.last_seen
             : std::chrono::time_point_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now());
-    if (options.replay.empty()) return explain_flow({evaluator, *geo, table, now}, flow);
+    if (options.replay.empty()) return explain_flow({evaluator, *geo, table, now}, flow, known);
     if (JournalFlows::is_journal(options.replay)) {
         auto flows = JournalFlows::open(options.replay);
         if (!flows) return std::unexpected(wrong(flows.error()));
@@ -160,24 +176,34 @@ std::expected<Json, ReplayFailure> explain_offline(const ExplainOptions& options
         // journal.
         flows->for_each([&](const JournalFlow& recorded) {
             if (flow.last_seen != Timestamp{} && recorded.update.last_seen > flow.last_seen) return;
+            if (known.said_nothing() && same_ends(recorded.update, flow)) known = recorded.facts;
             FlowUpdate update = recorded.update;
             update.key.class_id = flow_class(table, update);
             reached = std::max(reached, update.last_seen);
             policy->evaluate(evaluator, update, recorded.facts, reached, findings);
             findings.clear();
         });
-        return explain_flow({evaluator, *geo, table, flows->records() == 0 ? now : reached}, flow);
+        return explain_flow({evaluator, *geo, table, flows->records() == 0 ? now : reached}, flow, known);
     }
-    auto pass = ReplayPass::open(options.replay, FlowTableConfig{}, *policy);
+    FlowTableConfig config;
+    config.sample_payload = true;
+    auto pass = ReplayPass::open(options.replay, std::move(config), *policy);
     if (!pass) return std::unexpected(pass.error());
-    LastTime last;
-    (*pass)->run(last, [](const capture::FileProgress&) { return true; });
-    return explain_flow({*(*pass)->evaluator(), *geo, table, last.reached}, flow);
+    Witness witness(flow);
+    (*pass)->run(witness, [](const capture::FileProgress&) { return true; });
+    if (known.said_nothing()) {
+        rules::OwnedFacts& heard = witness.heard;
+        known.dns = std::move(heard.dns);
+        known.sni = std::move(heard.sni);
+        known.http_host = std::move(heard.http_host);
+        if (known.app.empty()) known.app = std::move(heard.app);
+        known.unread = heard.unread;
+    }
+    return explain_flow({*(*pass)->evaluator(), *geo, table, witness.reached}, flow, known);
 }
 
-std::expected<Json, ReplayFailure> ask_the_daemon(const ExplainOptions& options, const Json& flow) {
-    const auto answer =
-        daemon::ask_daemon(options.socket, "explain", std::chrono::seconds(10), {{"flow", flow}});
+std::expected<Json, ReplayFailure> ask_the_daemon(const ExplainOptions& options, const Json& record) {
+    const auto answer = daemon::ask_daemon(options.socket, "explain", std::chrono::seconds(10), record);
     if (!answer)
         return std::unexpected(ReplayFailure{
             exit_environment, answer.error() + "; --policy explains without the daemon, with empty windows"});
@@ -247,7 +273,7 @@ std::string to_text(const Json& explanation) {
 }
 
 std::expected<Json, ReplayFailure> explain(const ExplainOptions& options, std::string& head) {
-    Json flow;
+    Json record;  // flow, process, sender, as in a record
     if (!options.id.empty()) {
         const auto finding = find_finding(options);
         if (!finding) return std::unexpected(finding.error());
@@ -256,16 +282,24 @@ std::expected<Json, ReplayFailure> explain(const ExplainOptions& options, std::s
         if (found == finding->end())
             return std::unexpected(
                 wrong("this finding is about egresswatch itself, no flow stands behind it:\n" + head));
-        flow = *found;
+        for (const char* part : {"flow", "process", "sender"})
+            if (const auto member = finding->find(part); member != finding->end()) record[part] = *member;
     } else {
         auto asked = flow_of_options(options);
         if (!asked) return std::unexpected(asked.error());
-        flow = std::move(*asked);
+        record["flow"] = std::move(*asked);
+        if (!options.name.empty()) record["flow"].update({{"name", options.name}, {"name_source", "sni"}});
+        if (!options.dns.empty()) record["flow"]["dns_names"] = options.dns;
+        for (const auto& [member, value] :
+             {std::pair{"executable", options.executable}, std::pair{"sha256", options.sha256},
+              std::pair{"user", options.user}, std::pair{"unit", options.unit}})
+            if (!value.empty()) record["process"][member] = value;
+        if (record.contains("process")) record["sender"]["known"] = "process";
     }
-    const auto update = records::read_flow_fields(flow);
+    const auto update = records::read_flow_fields(record["flow"]);
     if (!update) return std::unexpected(wrong("the flow cannot be read"));
-    if (options.policy.empty()) return ask_the_daemon(options, flow);
-    return explain_offline(options, *update);
+    if (options.policy.empty()) return ask_the_daemon(options, record);
+    return explain_offline(options, *update, records::read_flow_facts(record));
 }
 
 int run(const ExplainOptions& options) {
@@ -295,6 +329,14 @@ void add_explain(CLI::App& app, int& exit_code) {
         ->capture_default_str();
     command->add_option("--tunnel", options->tunnel, "What carries the flow")->capture_default_str();
     command->add_option("--outer-remote", options->outer_remote, "The far end of the tunnel");
+    command->add_option("--name", options->name, "With --flow: the name that the sender asks for");
+    command->add_option("--dns", options->dns, "With --flow: names that DNS gave the remote address");
+    command->add_option("--executable", options->executable, "With --flow: the executable of the sender");
+    command->add_option("--sha256", options->sha256, "And its SHA-256");
+    command->add_option("--user", options->user, "With --flow: the sender's user");
+    command->add_option("--unit", options->unit, "With --flow: the sender's systemd unit");
+    command->add_option("--site", options->host.site, "With --policy: the site whose host it is");
+    command->add_option("--asn", options->host.asn_file, "With --policy: MaxMind DB with AS numbers");
     command->add_option("--policy", options->policy, "Explain by this policy, not by the daemon that runs");
     command->add_option("--geo", options->geo,
                         "With --policy: compiled geo data (.ewgeo); none: no countries");

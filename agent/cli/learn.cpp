@@ -47,9 +47,12 @@ public:
     explicit FlowCollector(const ReplayPolicy& policy) {
         if (policy.policy != nullptr) evaluator_.emplace(policy.make_evaluator());
     }
-    void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info, const inspect::FlowNames*) override {
+    void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info,
+                       const inspect::FlowNames* names) override {
         if (flow.total.bytes_out == 0) return;
-        if (evaluator_ && evaluator_->allowed_by(flow, info, flow.last_seen) >= 0) return;
+        rules::FlowFacts facts;
+        if (names != nullptr) add_name_facts(*names, facts);
+        if (evaluator_ && evaluator_->allowed_by(flow, info, flow.last_seen, facts) >= 0) return;
         observation.add(Observation::flow_of(flow, info, flow.total));
     }
     void on_finding(const rules::Finding&, const inspect::FlowNames*) override {}
@@ -62,6 +65,7 @@ private:
 
 std::expected<Learned, ReplayFailure> from_capture(const LearnOptions& options) {
     FlowTableConfig config;
+    config.sample_payload = true;
     if (!options.local_networks.empty()) config.local_networks.clear();
     for (const std::string& text : options.local_networks) {
         const auto prefix = Prefix::parse(text);

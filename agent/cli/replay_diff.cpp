@@ -49,14 +49,16 @@ struct Findings {
         ++kept;
         Seen seen;
         seen.time = finding.time;
-        seen.level = rules::level_name(finding.level);
+        seen.level = std::string(rules::level_name(finding.level)) + (finding.test ? ", test" : "");
         for (const rules::GroupField& field : finding.group)
             seen.group += (seen.group.empty() ? "" : ", ") + field.name + " " + field.value;
         seen.remote = finding.flow.remote().to_string();
         seen.country = finding.info.country.empty() ? "unknown" : finding.info.country;
         seen.value = finding.value;
         seen.unit = finding.measure;
-        by_rule[finding.rule_id][seen.group].push_back(std::move(seen));
+        // One that only its level tells apart is another: less of an alert is a change, too.
+        auto& alike = by_rule[finding.rule_id][seen.group + "|" + seen.level];
+        alike.push_back(std::move(seen));
     }
 };
 

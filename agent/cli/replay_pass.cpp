@@ -70,6 +70,10 @@ std::expected<ReplayPolicy, ReplayFailure> open_replay_policy(const std::string&
     if (!region) return std::unexpected(ReplayFailure{exit_input, region.error().message});
     out.region = std::move(*region);
     out.site = host.site;
+    if (out.policy != nullptr && !host.site.empty() && !rules::has_site(*out.policy, host.site))
+        return std::unexpected(ReplayFailure{exit_input, "--site: the policy has no site \"" + host.site +
+                                                             "\": every rule and entry of a site leaves "
+                                                             "its hosts out; write one of its `sites`"});
     if (host.asn_file.empty()) return out;
     auto asn = AsnData::open(host.asn_file);
     if (!asn) return std::unexpected(ReplayFailure{exit_input, asn.error().message});

@@ -154,8 +154,8 @@ std::expected<void, std::string> Daemon::load_policy_first() {
     // A predecessor's table keeps the meaning of the class ids that its counters in the kernel are under.
     auto previous = RegionTable::load(state_file("region.table"));
     const RegionTable* chain = previous ? previous->get() : nullptr;
-    auto state = build_policy_state({config_.policy_dir, config_.geo_file, config_.asn_file}, *addresses,
-                                    chain, nullptr, started_);
+    auto state = build_policy_state({config_.policy_dir, config_.geo_file, config_.asn_file, config_.site},
+                                    *addresses, chain, nullptr, started_);
     if (!state) return std::unexpected("nothing to start with:\n" + state.error().report);
     state_ = std::make_shared<const PolicyState>(std::move(*state));
     for (const auto& warning : state_->warnings) spdlog::warn("{}", warning);

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/daemon/daemon.h"
 #include "agent/explain.h"
+#include "agent/flow_class.h"
 #include "agent/records/flow_reader.h"
 
 namespace egresswatch::daemon {
@@ -48,8 +49,12 @@ std::string Daemon::answer_question(ControlRequest request, const std::string& l
                     "\"flow\": write the members of a flow record, \"local\" and \"remote\" at least");
             const Timestamp now =
                 evaluation_->packet_time() == Timestamp{} ? started_ : evaluation_->packet_time();
+            rules::OwnedFacts known = records::read_flow_facts(records::Json(asked));
+            FlowUpdate live = *update;
+            live.key.class_id = flow_class(*state_->table, live);
+            if (known.said_nothing()) evaluation_->add_names(live, known);
             answer["explanation"] =
-                explain_flow({evaluation_->evaluator(), *state_->geo, *state_->table, now}, *update);
+                explain_flow({evaluation_->evaluator(), *state_->geo, *state_->table, now}, *update, known);
             return to_line(answer);
         }
         default:

@@ -92,16 +92,16 @@ void Daemon::begin_reload() {
         service_.reloading();
     if (policy_watch_) policy_watch_->restart();
     spdlog::info("reload ({}): reading {}", build_->trigger, config_.policy_dir.string());
-    build_->result =
-        std::async(std::launch::async,
-                   [sources = PolicySources{config_.policy_dir, config_.geo_file, config_.asn_file},
-                    now_in_force = state_, hosts = std::move(*addresses),
-                    known]() mutable -> std::expected<std::optional<PolicyState>, PolicyProblems> {
-                       if (known && !known->empty() && rules::content_hash(sources.policy_dir) == known)
-                           return std::optional<PolicyState>();
-                       return build_policy_state(sources, std::move(hosts), now_in_force->table.get(),
-                                                 now_in_force.get(), wall_clock());
-                   });
+    build_->result = std::async(
+        std::launch::async,
+        [sources = PolicySources{config_.policy_dir, config_.geo_file, config_.asn_file, config_.site},
+         now_in_force = state_, hosts = std::move(*addresses),
+         known]() mutable -> std::expected<std::optional<PolicyState>, PolicyProblems> {
+            if (known && !known->empty() && rules::content_hash(sources.policy_dir) == known)
+                return std::optional<PolicyState>();
+            return build_policy_state(sources, std::move(hosts), now_in_force->table.get(),
+                                      now_in_force.get(), wall_clock());
+        });
 }
 
 void Daemon::finish_build() {

@@ -85,6 +85,16 @@ void Evaluation::Known::add_to(records::Json& record) {
     if (of_.senders_ != nullptr) add_sender_members(record, sender_, process_);
 }
 
+void Evaluation::add_names(const FlowUpdate& update, rules::OwnedFacts& facts) const {
+    const inspect::FlowNames names = inspection_.names_of(update);
+    const rules::OwnedFacts named = owned_facts_of(&names);
+    facts.dns = named.dns;
+    facts.sni = named.sni;
+    facts.http_host = named.http_host;
+    facts.app = named.app;
+    facts.unread = named.unread;
+}
+
 bool Evaluation::on_payload(const PayloadSample& sample) noexcept {
     return inspection_.on_payload(sample, *this);
 }

@@ -64,6 +64,8 @@ public:
     // What has been added up; nothing where nobody has asked for it, or it is too long ago. Ends it.
     [[nodiscard]] std::optional<Observation> take_observation();
 
+    // What is known of a live flow by name; the class in its key is that of the table in force.
+    void add_names(const FlowUpdate& update, rules::OwnedFacts& facts) const;
     [[nodiscard]] const EvaluationCounters& counters() const noexcept { return counters_; }
     [[nodiscard]] inspect::InspectionCounters inspection() const noexcept { return inspection_.counters(); }
     [[nodiscard]] const rules::Evaluator& evaluator() const noexcept { return evaluator_; }

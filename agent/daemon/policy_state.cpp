@@ -92,6 +92,10 @@ std::expected<PolicyState, PolicyProblems> build_policy_state(const PolicySource
     for (const auto& warning : loaded->warnings) state.warnings.push_back(rules::format_short(warning));
     for (const auto& warning : rules::data_warnings(*state.policy, !sources.asn_file.empty()))
         state.warnings.push_back(rules::format_short(warning));
+    if (!rules::has_site(*state.policy, sources.site))
+        state.warnings.push_back(
+            "the policy has no site \"" + sources.site +
+            "\", which egresswatch.yaml says that this host is of: rules and entries of a site leave it out");
     for (const auto& warning : rules::expiry_warnings(*state.policy, now))
         state.warnings.push_back(rules::format_short(warning));
     if (auto opened = open_geo(state, sources.geo_file, in_force); !opened)

@@ -44,6 +44,7 @@ struct PolicySources {
     std::filesystem::path policy_dir;
     std::string geo_file;  // empty: find_geo_file()
     std::string asn_file;  // empty: AS numbers are unknown
+    std::string site;      // of this host
 };
 
 // Why nothing new came into force.
