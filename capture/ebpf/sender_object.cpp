@@ -121,10 +121,10 @@ std::string cgroup2_mount(std::string_view mountinfo) {
 
 struct SenderObject::State {
     struct Destroy {
-        void operator()(sender_bpf* skeleton) const noexcept { sender_bpf::destroy(skeleton); }
+        void operator()(sender_bpf* loaded) const noexcept { sender_bpf::destroy(loaded); }
     };
     struct FreeRing {
-        void operator()(ring_buffer* ring) const noexcept { ring_buffer__free(ring); }
+        void operator()(ring_buffer* made) const noexcept { ring_buffer__free(made); }
     };
     struct Reading {
         ProcessCache* cache = nullptr;
