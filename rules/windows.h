@@ -26,7 +26,9 @@ public:
     [[nodiscard]] std::int64_t of(Timestamp at) const noexcept {
         // Times come close to each other: most lie in the bucket of the one before, which needs no division.
         const std::int64_t since = at.time_since_epoch().count();
-        if (since >= last_start_ && since - last_start_ < length_.count()) return last_;
+        // Two times of a clock may be further apart than a signed number goes.
+        const auto apart = static_cast<std::uint64_t>(since) - static_cast<std::uint64_t>(last_start_);
+        if (since >= last_start_ && apart < static_cast<std::uint64_t>(length_.count())) return last_;
         return divide(since);
     }
     [[nodiscard]] std::int64_t oldest(Timestamp end) const noexcept;  // of the window that ends at `end`
