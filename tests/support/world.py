@@ -195,6 +195,9 @@ class World:
             self.run_in(which, "ip", "addr", "add", f"{ip4}/30", "dev", dev)
             self.run_in(which, "ip", "addr", "add", f"{ip6}/64", "dev", dev, "nodad")
             self.run_in(which, "ip", "link", "set", dev, "up")
+            # Nor a question, five seconds after the first packets, whether a neighbour is still there.
+            self.run_in(which, "sysctl", "-qw", f"net.ipv4.neigh.{dev}.delay_first_probe_time=3600",
+                        f"net.ipv6.neigh.{dev}.delay_first_probe_time=3600")
 
     def set_offload(self, on):
         """Segmentation offload of the host's link, both ends. Off: the veth cuts super-packets into frames
