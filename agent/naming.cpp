@@ -29,6 +29,7 @@ rules::OwnedFacts owned_facts_of(const inspect::FlowNames* names) {
     out.http_host = names->said(inspect::NameSource::http);
     if (names->protocol != inspect::Protocol::unknown) out.app = inspect::protocol_name(names->protocol);
     out.unread = names->unread;
+    out.contradiction = names->contradiction;
     return out;
 }
 

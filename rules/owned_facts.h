@@ -21,6 +21,7 @@ struct OwnedFacts {
     std::optional<std::uint32_t> uid;
     std::uint8_t sender = datapath::SENDER_UNSEEN;
     bool unread = false;
+    std::optional<bool> contradiction;  // unset: what is said is none of `dns`
 
     [[nodiscard]] bool said_nothing() const noexcept {
         return dns.empty() && sni.empty() && http_host.empty();
@@ -39,7 +40,8 @@ public:
         facts.unread = known.unread;
         facts.names_local = remote_connects;
         const std::string_view said = facts.said();
-        facts.contradiction = !said.empty() && !dns_.empty() && std::ranges::find(dns_, said) == dns_.end();
+        facts.contradiction = known.contradiction.value_or(!said.empty() && !dns_.empty() &&
+                                                           std::ranges::find(dns_, said) == dns_.end());
         facts.executable = known.executable;
         facts.sha256 = known.sha256;
         facts.user = known.user;

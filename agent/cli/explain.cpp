@@ -198,6 +198,7 @@ std::expected<Json, ReplayFailure> explain_offline(const ExplainOptions& options
         known.http_host = std::move(heard.http_host);
         if (known.app.empty()) known.app = std::move(heard.app);
         known.unread = heard.unread;
+        known.contradiction = heard.contradiction;
     }
     return explain_flow({*(*pass)->evaluator(), *geo, table, witness.reached}, flow, known);
 }

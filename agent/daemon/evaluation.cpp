@@ -93,6 +93,7 @@ void Evaluation::add_names(const FlowUpdate& update, rules::OwnedFacts& facts) c
     facts.http_host = named.http_host;
     facts.app = named.app;
     facts.unread = named.unread;
+    facts.contradiction = named.contradiction;
 }
 
 bool Evaluation::on_payload(const PayloadSample& sample) noexcept {

@@ -74,6 +74,8 @@ rules::OwnedFacts read_flow_facts(const Json& record) {
         for (const Json& one : *answered)
             if (one.is_string()) out.dns.push_back(one.get<std::string>());
     out.app = text_of(flow, "app");
+    out.contradiction = flow.contains("name_contradiction");
+    out.unread = flow.contains("name_unread");
     const Json& process = object("process");
     out.executable = text_of(process, "executable");
     out.sha256 = text_of(process, "sha256");

@@ -113,6 +113,7 @@ void add_names(Json& flow, const inspect::FlowNames& names, const NamePrivacy& p
     flow["app"] = names.protocol == inspect::Protocol::unknown ? Json(nullptr)
                                                                : Json(inspect::protocol_name(names.protocol));
     if (names.contradiction) flow["name_contradiction"] = true;
+    if (names.unread) flow["name_unread"] = true;
     if (names.answered_count != 0 && privacy.shown != ShownNames::none) {
         Json& answered = flow["dns_names"] = Json::array();
         for (const std::string_view one : names.dns()) answered.push_back(privacy.of(one));

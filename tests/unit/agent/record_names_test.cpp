@@ -1,6 +1,7 @@
 // tests/unit/agent/record_names_test.cpp - what records hold of names, by what is to be shown of them.
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/records/ecs.h"
+#include "agent/records/flow_reader.h"
 #include "agent/records/names.h"
 #include "classifier/inspect/inspection.h"
 #include "tests/support/catch.h"
@@ -59,6 +60,19 @@ TEST_CASE("a record has the names of its flow, and so has its ECS document", "[r
     CHECK(document["tls"]["version"] == "1.3");
     CHECK(document["egresswatch"]["name_source"] == "sni");
     CHECK(document["egresswatch"]["ja4"] == "t13d1516h2_8daaf6152771_e5627efa2ab1");
+}
+
+TEST_CASE("what a record says of names is read again as it was", "[records][names]") {
+    Known known;
+    for (const bool contradiction : {true, false}) {
+        known.names.contradiction = contradiction;
+        known.names.unread = !contradiction;
+        const rules::OwnedFacts facts = records::read_flow_facts(known.record({}));
+        CHECK(facts.sni == "a.b.example.co.uk");
+        CHECK(facts.dns == std::vector<std::string>{"www.example.org"});
+        CHECK(facts.contradiction == contradiction);
+        CHECK(facts.unread == !contradiction);
+    }
 }
 
 TEST_CASE("names that are not to be shown are nowhere in a record", "[records][names]") {
