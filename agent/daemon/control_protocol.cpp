@@ -21,6 +21,7 @@ using Clock = std::chrono::steady_clock;
 
 // An answer longer than this is not one of ours: status of 4096 classes and 1024 interfaces is 2 MB.
 constexpr std::size_t answer_bytes_max = 16u << 20;
+constexpr std::size_t read_bytes = 65536;
 
 constexpr std::array<std::pair<std::string_view, ControlRequest>, 5> requests{{
     {"status", ControlRequest::status},
@@ -55,19 +56,22 @@ std::expected<UniqueFd, std::string> connect_to(const std::string& path) {
 
 std::expected<std::string, std::string> read_line(int fd, Clock::time_point deadline) {
     std::string line;
-    std::array<char, 65536> buffer;
+    std::size_t filled = 0;
     for (;;) {
         const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
         if (left.count() <= 0) return std::unexpected("the daemon did not answer in time");
         pollfd waiting{fd, POLLIN, 0};
         if (::poll(&waiting, 1, static_cast<int>(left.count())) <= 0) continue;
-        const ssize_t got = ::recv(fd, buffer.data(), buffer.size(), 0);
+        // Not into an array: a worker of the metrics endpoint has a stack of 100 KiB in all.
+        line.resize(filled + read_bytes);
+        const ssize_t got = ::recv(fd, line.data() + filled, read_bytes, 0);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return std::unexpected(system_error("receive answer", errno));
         if (got == 0) return std::unexpected("the daemon closed the connection before its answer was whole");
-        line.append(buffer.data(), static_cast<std::size_t>(got));
-        if (const auto end = line.find('\n'); end != std::string::npos) return line.substr(0, end);
-        if (line.size() > answer_bytes_max) return std::unexpected("the answer is longer than 16 MiB");
+        line.resize(filled + static_cast<std::size_t>(got));
+        if (const auto end = line.find('\n', filled); end != std::string::npos) return line.substr(0, end);
+        filled = line.size();
+        if (filled > answer_bytes_max) return std::unexpected("the answer is longer than 16 MiB");
     }
 }
 

@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 #include <functional>
+#include <memory>
 
 namespace egresswatch::capture {
 namespace {
@@ -39,11 +40,13 @@ using Visit = std::function<void(const nlmsghdr&)>;
 
 // One datagram. Returns 0: read, go on; NLMSG_DONE as 1: the dump is complete; otherwise -errno.
 int receive(int fd, int flags, const Visit& visit) {
-    alignas(nlmsghdr) static thread_local char buffer[MESSAGE_BYTES_MAX];
-    const ssize_t received = ::recv(fd, buffer, sizeof buffer, flags);
+    // On the heap: what a program declares thread_local is taken from the stack of every thread, those of
+    // libraries too.
+    static thread_local const auto buffer = std::make_unique<char[]>(MESSAGE_BYTES_MAX);
+    const ssize_t received = ::recv(fd, buffer.get(), MESSAGE_BYTES_MAX, flags);
     if (received < 0) return -errno;
     auto bytes = static_cast<std::uint32_t>(received);
-    for (const auto* message = reinterpret_cast<const nlmsghdr*>(buffer); NLMSG_OK(message, bytes);
+    for (const auto* message = reinterpret_cast<const nlmsghdr*>(buffer.get()); NLMSG_OK(message, bytes);
          message = NLMSG_NEXT(message, bytes)) {
         if (message->nlmsg_type == NLMSG_DONE) return 1;
         if (message->nlmsg_type == NLMSG_ERROR) {

@@ -120,6 +120,15 @@ class Metrics(SiteCase):
         checked = subprocess.run((promtool(), "check", "metrics"), input=text, text=True, capture_output=True, check=False)
         self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
 
+    def test_many_scrapes_by_every_worker(self):
+        """A worker of the endpoint has 100 KiB for its stack and all that the program declares thread_local."""
+        headers = subprocess.run(("readelf", "-lW", BUILD / "bin/egresswatchd"), capture_output=True, text=True, check=True).stdout
+        held = [int(line.split()[5], 16) for line in headers.splitlines() if line.split()[:1] == ["TLS"]]
+        self.assertEqual([size for size in held if size > 4096], [], "bytes of thread-local storage")
+        for _ in range(50):
+            self.assertEqual(self.samples(self.scrape())["answers"], {(): 1})
+        self.assertIsNone(self.site.daemon.poll(), "the daemon has ended")
+
     def test_what_suppression_keeps_back_is_in_the_next_finding_of_the_group(self):
         site = self.site
         remote = WORLD["CN"][0]

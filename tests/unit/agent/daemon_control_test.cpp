@@ -1,5 +1,6 @@
 // tests/unit/agent/daemon_control_test.cpp - the control socket: its language, and clients that mean no good.
 // SPDX-License-Identifier: Apache-2.0
+#include <pthread.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -106,6 +107,33 @@ TEST_CASE("a client asks and gets its answer", "[daemon][control]") {
     REQUIRE(!refused);
     CHECK(refused.error() ==
           "the daemon refuses: unknown request \"dance\"; known: status, reload, observe, observed, explain");
+}
+
+TEST_CASE("a long answer is read by a thread with a small stack, as the workers of the metrics endpoint are",
+          "[daemon][control]") {
+    const Folder folder;
+    const auto server = serve({.path = folder.socket()});
+    const std::string pad(1 << 20, 'x');
+    const Loop loop(*server, R"({"ok":true,"status":{"pad":")" + pad + R"("}})");
+    struct Asked {
+        std::string path, pad;
+    } asked{folder.socket(), {}};
+    pthread_attr_t attributes;
+    REQUIRE(::pthread_attr_init(&attributes) == 0);
+    REQUIRE(::pthread_attr_setstacksize(&attributes, 65536) == 0);
+    pthread_t thread{};
+    REQUIRE(::pthread_create(
+                &thread, &attributes,
+                [](void* given) -> void* {
+                    auto* mine = static_cast<Asked*>(given);
+                    if (const auto answer = daemon::ask_daemon(mine->path, "status", 5s))
+                        mine->pad = (*answer)["status"]["pad"];
+                    return nullptr;
+                },
+                &asked) == 0);
+    ::pthread_join(thread, nullptr);
+    ::pthread_attr_destroy(&attributes);
+    CHECK(asked.pad == pad);
 }
 
 TEST_CASE("the socket is for owner and group only", "[daemon][control]") {
