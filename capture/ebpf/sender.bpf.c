@@ -230,12 +230,13 @@ static __always_inline struct task_struct* running_process(struct section_state*
     return in_system_call(end) || in_system_call(end - STACK_PADDING) ? task : 0;
 }
 
-// The path from its end, over the mounts on the way up.
+// The path from its end, over the mounts on the way up. Its depth is kept in memory that the verifier does not track:
+// as a register it doubles the states of each turn, and the program costs half a second to load.
 static __always_inline void read_executable(struct process_event* event, struct file* file) {
     struct vfsmount* vfsmount = BPF_CORE_READ(file, f_path.mnt);
     struct dentry* dentry = BPF_CORE_READ(file, f_path.dentry);
     struct mount* mount = (struct mount*)((char*)vfsmount - bpf_core_field_offset(struct mount, mnt));
-    __u32 depth = 0;
+    volatile __u8* kept = &event->exe_depth;
     for (__u32 i = 0; i < PATH_DEPTH_MAX + 6; i++) {
         struct dentry* parent = BPF_CORE_READ(dentry, d_parent);
         if (dentry == BPF_CORE_READ(mount, mnt.mnt_root) || dentry == parent) {
@@ -245,13 +246,13 @@ static __always_inline void read_executable(struct process_event* event, struct 
             mount = above;
             continue;
         }
+        __u32 depth = *kept;
         if (depth >= PATH_DEPTH_MAX) break;
         bpf_probe_read_kernel_str(event->exe_names[depth], PATH_NAME_BYTES,
                                   BPF_CORE_READ(dentry, d_name.name));
-        depth++;
+        *kept = (__u8)(depth + 1);
         dentry = parent;
     }
-    event->exe_depth = (__u8)depth;
     event->exe_inode = BPF_CORE_READ(file, f_inode, i_ino);
     event->exe_device = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
     event->exe_deleted = BPF_CORE_READ(file, f_inode, i_nlink) == 0;
