@@ -271,7 +271,7 @@ std::uint64_t Evaluator::evaluate(const FlowUpdate& told, const ClassInfo& info,
     Subject flow = state.subject(update, info, std::min(sane(update.last_seen), state.reached), facts);
     const int entry = outbound ? state.cover(of_class, flow, out) : state.covering_entry(of_class, flow);
     flow.set_allowed(entry >= 0);
-    const auto candidates = state.plan.rules(of_class, update, flow.place, state.some_rules);
+    const auto candidates = state.plan.rules(of_class, flow, state.some_rules);
     if (candidates.empty()) return state.until_ceiling(entry);
     state.counters.ahead += update.last_seen > state.reached ? 1 : 0;
     std::uint64_t missing = state.until_ceiling(entry);
@@ -301,8 +301,7 @@ void Evaluator::observe(const NameObservation& seen, const ClassInfo& info, Time
     const int entry = state.covering_entry(of_class, flow);
     flow.set_allowed(entry >= 0);
     std::uint64_t missing = never;
-    for (const Plan::Candidate& candidate :
-         state.plan.rules(of_class, seen.flow, flow.place, state.some_rules)) {
+    for (const Plan::Candidate& candidate : state.plan.rules(of_class, flow, state.some_rules)) {
         const Rule& rule = state.policy->rules[candidate.index];
         if (rule.counts_names && state.counts(candidate, flow))
             state.count(candidate.index, flow, entry, missing, out);

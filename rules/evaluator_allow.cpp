@@ -77,7 +77,7 @@ bool Evaluator::State::selects(const Plan::Candidate& candidate, const Subject& 
 }
 
 int Evaluator::State::covering_entry(const Plan::OfClass& of_class, const Subject& flow) {
-    for (const Plan::Candidate& candidate : plan.allows(of_class, flow.flow, flow.place, some_allows)) {
+    for (const Plan::Candidate& candidate : plan.allows(of_class, flow, some_allows)) {
         const std::uint32_t index = candidate.index;
         const AllowEntry& entry = policy->allows[index];
         if (!selects(candidate, flow)) continue;
@@ -88,7 +88,7 @@ int Evaluator::State::covering_entry(const Plan::OfClass& of_class, const Subjec
 }
 
 int Evaluator::State::cover(const Plan::OfClass& of_class, const Subject& flow, std::vector<Finding>& out) {
-    for (const Plan::Candidate& candidate : plan.allows(of_class, flow.flow, flow.place, some_allows)) {
+    for (const Plan::Candidate& candidate : plan.allows(of_class, flow, some_allows)) {
         const std::uint32_t index = candidate.index;
         const AllowEntry& entry = policy->allows[index];
         if (!selects(candidate, flow)) {

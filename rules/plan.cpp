@@ -20,22 +20,6 @@ std::uint64_t port_key(std::uint8_t l4_proto, std::uint16_t port, std::uint32_t 
     return (static_cast<std::uint64_t>(l4_proto) << 16 | port) << 32 | index;
 }
 
-// The sets that an address has to be in, one of them: where a condition asks for prefixes outside of the
-// region table and for nothing else in that place.
-std::vector<std::uint32_t> sets_of(const Condition& condition) {
-    std::vector<std::uint32_t> out;
-    if (const Predicate* remote = condition.find(Field::remote)) out.push_back(*remote->prefixes.place_set);
-    if (!out.empty()) return out;
-    const Predicate* list = condition.find(Field::list);
-    if (list == nullptr) return out;
-    for (const NamedSet& set : list->sets) {
-        if (!set.prefixes.place_set || !set.countries.empty() || !set.asns.empty() || !set.domains.empty())
-            return {};
-        out.push_back(*set.prefixes.place_set);
-    }
-    return out;
-}
-
 std::size_t ports_in(const Predicate& predicate) {
     std::size_t out = 0;
     for (const PortRange& range : predicate.ports)
@@ -46,24 +30,33 @@ std::size_t ports_in(const Predicate& predicate) {
 
 }  // namespace
 
+bool Plan::Keyed::add(const Condition& condition, std::uint32_t index) {
+    const auto keys = selector_keys(condition);
+    if (!keys) return false;
+    members.push_back(index);
+    for (const std::uint32_t set : keys->sets) {
+        if (set >= by_set.size()) by_set.resize(set + 1);
+        by_set[set].push_back(index);
+    }
+    for (const std::uint64_t word : keys->words) by_word[word].push_back(index);
+    kinds |= keys->kinds;
+    return true;
+}
+
 Plan::Plan(const Policy& policy, const std::string& site) : policy_(&policy), site_(site) {
-    const auto sort_by_set = [](const Condition& condition, std::uint32_t index, BySet& by_set,
-                                std::vector<std::uint32_t>& others, std::vector<bool>& settled) {
-        const std::vector<std::uint32_t> sets = sets_of(condition);
-        settled[index] = sets.empty();
-        if (sets.empty()) others.push_back(index);
-        for (const std::uint32_t set : sets) {
-            if (set >= by_set.size()) by_set.resize(set + 1);
-            by_set[set].push_back(index);
-        }
-    };
     rule_settled_.resize(policy.rules.size());
-    for (std::uint32_t i = 0; i < policy.rules.size(); ++i)
-        if (policy.rules[i].kind != RuleKind::sequence)
-            sort_by_set(policy.rules[i].when, i, rules_by_set_, rules_, rule_settled_);
+    for (std::uint32_t i = 0; i < policy.rules.size(); ++i) {
+        const Rule& rule = policy.rules[i];
+        if (rule.kind == RuleKind::sequence || keyed_rules_.add(rule.when, i)) continue;
+        rule_settled_[i] = true;
+        rules_.push_back(i);
+    }
     allow_settled_.resize(policy.allows.size());
-    for (std::uint32_t i = 0; i < policy.allows.size(); ++i)
-        sort_by_set(policy.allows[i].match, i, allows_by_set_, allows_, allow_settled_);
+    for (std::uint32_t i = 0; i < policy.allows.size(); ++i) {
+        if (keyed_allows_.add(policy.allows[i].match, i)) continue;
+        allow_settled_[i] = true;
+        allows_.push_back(i);
+    }
 }
 
 void Plan::sort_in(const Condition& condition, const Candidate& candidate, Ports& ports, bool by_port) const {
@@ -83,7 +76,9 @@ void Plan::sort_in(const Condition& condition, const Candidate& candidate, Ports
 const Plan::OfClass& Plan::plan_class(std::uint16_t class_id, const ClassInfo& info) {
     if (class_id >= classes_.size()) classes_.resize(static_cast<std::size_t>(class_id) + 1);
     OfClass& out = classes_[class_id];
-    out = {true, info, {}, {}, false};
+    out = {};
+    out.known = true;
+    out.info = info;
     const auto fill = [&](const std::vector<std::uint32_t>& candidates, Purpose purpose, Ports& ports,
                           auto condition_of) {
         std::vector<std::uint32_t> left;
@@ -95,29 +90,44 @@ const Plan::OfClass& Plan::plan_class(std::uint16_t class_id, const ClassInfo& i
         std::ranges::sort(ports.single);
         ports.single.erase(std::ranges::unique(ports.single).begin(), ports.single.end());
     };
-    fill(rules_, Purpose::rule, out.rules,
-         [&](std::uint32_t i) -> const Condition& { return policy_->rules[i].when; });
-    fill(allows_, Purpose::allow, out.allows,
-         [&](std::uint32_t i) -> const Condition& { return policy_->allows[i].match; });
-    out.idle = rules_by_set_.empty() && allows_by_set_.empty() && out.rules.any.empty() &&
-               out.rules.single.empty() && out.allows.any.empty() && out.allows.single.empty();
+    const auto some_possible = [&](const Keyed& keyed, Purpose purpose, auto condition_of) {
+        return std::ranges::any_of(keyed.members, [&](std::uint32_t index) {
+            return possible(condition_of(index), info, site_, purpose);
+        });
+    };
+    const auto rule = [&](std::uint32_t i) -> const Condition& { return policy_->rules[i].when; };
+    const auto allow = [&](std::uint32_t i) -> const Condition& { return policy_->allows[i].match; };
+    fill(rules_, Purpose::rule, out.rules, rule);
+    fill(allows_, Purpose::allow, out.allows, allow);
+    out.keyed_rules = some_possible(keyed_rules_, Purpose::rule, rule);
+    out.keyed_allows = some_possible(keyed_allows_, Purpose::allow, allow);
+    out.idle = !out.keyed_rules && !out.keyed_allows && out.rules.any.empty() && out.rules.single.empty() &&
+               out.allows.any.empty() && out.allows.single.empty();
     return out;
 }
 
-std::span<const Plan::Candidate> Plan::join_sets(const Ports& ports, const BySet& by_set,
-                                                 const FlowUpdate& flow, PrefixIndex::Place place,
-                                                 std::vector<Candidate>& scratch) const {
+std::span<const Plan::Candidate> Plan::join_keyed(const Ports& ports, const Keyed* keyed, const Subject& flow,
+                                                  std::vector<Candidate>& scratch) {
     scratch.assign(ports.any.begin(), ports.any.end());
     if (!ports.single.empty()) {
-        const std::uint64_t first = port_key(flow.key.l4_proto, flow.remote_port(), 0);
+        const std::uint64_t first = port_key(flow.flow.key.l4_proto, flow.flow.remote_port(), 0);
         for (auto at = std::ranges::lower_bound(ports.single, first);
              at != ports.single.end() && *at >> 32 == first >> 32; ++at)
             scratch.push_back({static_cast<std::uint32_t>(*at), {}});
     }
-    policy_->prefix_index().each_set(place, [&](std::uint32_t set) {
-        if (set >= by_set.size()) return;
-        for (const std::uint32_t index : by_set[set]) scratch.push_back({index, {}});
-    });
+    const auto add = [&](const std::vector<std::uint32_t>& indices) {
+        for (const std::uint32_t index : indices) scratch.push_back({index, {}});
+    };
+    if (keyed != nullptr && !keyed->by_set.empty())
+        policy_->prefix_index().each_set(flow.place, [&](std::uint32_t set) {
+            if (set < keyed->by_set.size()) add(keyed->by_set[set]);
+        });
+    if (keyed != nullptr && keyed->kinds != 0) {
+        words_of(flow, keyed->kinds, words_);
+        for (const std::uint64_t word : words_)
+            if (const auto found = keyed->by_word.find(word); found != keyed->by_word.end())
+                add(found->second);
+    }
     if (scratch.size() > ports.any.size()) {
         std::ranges::sort(scratch, {}, &Candidate::index);
         scratch.erase(std::ranges::unique(scratch, {}, &Candidate::index).begin(), scratch.end());

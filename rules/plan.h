@@ -2,17 +2,20 @@
 // prefixes around its remote address and its port decide is decided before. Internal to rules/.
 // SPDX-License-Identifier: Apache-2.0
 //
-// An entry that names prefixes in place is kept with these (PrefixIndex) and looked at only for addresses in
-// them; of the others a class keeps those that it can match, and of many of those the ones that name single
-// ports by port. Cost: linear in what is left, not in the policy.
+// An entry that names prefixes, names, executables, AS numbers or the like is kept with these (selector.h)
+// and looked at only for flows that have one of them; of the others a class keeps those that it can match,
+// and of many of those the ones that name single ports by port. Cost: linear in what is left, not in the
+// policy.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "rules/matcher.h"
 #include "rules/policy.h"
+#include "rules/selector.h"
 
 namespace egresswatch::rules {
 
@@ -34,6 +37,7 @@ public:
         bool known = false;
         ClassInfo info;
         Ports rules, allows;
+        bool keyed_rules = false, keyed_allows = false;  // it can match some that are kept by key
         bool idle = false;  // neither rules nor allow entries, wherever in the class an address lies
     };
     // Cached by class id. An id whose meaning has changed under the same policy is planned anew: comparing
@@ -52,15 +56,13 @@ public:
     }
 
     // What may match, in file order. The answer lives until the next call with the same `scratch`.
-    [[nodiscard]] std::span<const Candidate> rules(const OfClass& of_class, const FlowUpdate& flow,
-                                                   PrefixIndex::Place place,
-                                                   std::vector<Candidate>& scratch) const {
-        return join(of_class.rules, rules_by_set_, flow, place, scratch);
+    [[nodiscard]] std::span<const Candidate> rules(const OfClass& of_class, const Subject& flow,
+                                                   std::vector<Candidate>& scratch) {
+        return join(of_class.rules, of_class.keyed_rules ? &keyed_rules_ : nullptr, flow, scratch);
     }
-    [[nodiscard]] std::span<const Candidate> allows(const OfClass& of_class, const FlowUpdate& flow,
-                                                    PrefixIndex::Place place,
-                                                    std::vector<Candidate>& scratch) const {
-        return join(of_class.allows, allows_by_set_, flow, place, scratch);
+    [[nodiscard]] std::span<const Candidate> allows(const OfClass& of_class, const Subject& flow,
+                                                    std::vector<Candidate>& scratch) {
+        return join(of_class.allows, of_class.keyed_allows ? &keyed_allows_ : nullptr, flow, scratch);
     }
 
 private:
@@ -75,26 +77,34 @@ private:
                ((a.country.size() <= 2 && a.lists.empty()) || a == b);
     }
 
-    using BySet = std::vector<std::vector<std::uint32_t>>;  // index: set of the policy's PrefixIndex
+    // Rules, or allow entries, by what a flow has to have.
+    struct Keyed {
+        std::vector<std::uint32_t> members;
+        std::vector<std::vector<std::uint32_t>> by_set;  // index: set of the policy's PrefixIndex
+        std::unordered_map<std::uint64_t, std::vector<std::uint32_t>> by_word;
+        WordKinds kinds = 0;  // of `by_word`
 
-    [[nodiscard]] std::span<const Candidate> join(const Ports& ports, const BySet& by_set,
-                                                  const FlowUpdate& flow, PrefixIndex::Place place,
-                                                  std::vector<Candidate>& scratch) const {
-        if (ports.single.empty() && (place == 0 || by_set.empty())) return ports.any;
-        return join_sets(ports, by_set, flow, place, scratch);
+        bool add(const Condition& condition, std::uint32_t index);  // false: it has no keys
+    };
+
+    [[nodiscard]] std::span<const Candidate> join(const Ports& ports, const Keyed* keyed, const Subject& flow,
+                                                  std::vector<Candidate>& scratch) {
+        if (ports.single.empty() && (keyed == nullptr || (keyed->kinds == 0 && flow.place == 0)))
+            return ports.any;
+        return join_keyed(ports, keyed, flow, scratch);
     }
-    [[nodiscard]] std::span<const Candidate> join_sets(const Ports& ports, const BySet& by_set,
-                                                       const FlowUpdate& flow, PrefixIndex::Place place,
-                                                       std::vector<Candidate>& scratch) const;
+    [[nodiscard]] std::span<const Candidate> join_keyed(const Ports& ports, const Keyed* keyed,
+                                                        const Subject& flow, std::vector<Candidate>& scratch);
     [[nodiscard]] const OfClass& plan_class(std::uint16_t class_id, const ClassInfo& info);
     void sort_in(const Condition& condition, const Candidate& candidate, Ports& ports, bool by_port) const;
 
     const Policy* policy_ = nullptr;
     std::string site_;
-    std::vector<std::uint32_t> rules_, allows_;  // those that no set of prefixes holds
-    BySet rules_by_set_, allows_by_set_;
+    std::vector<std::uint32_t> rules_, allows_;  // those without keys
+    Keyed keyed_rules_, keyed_allows_;
     std::vector<bool> rule_settled_, allow_settled_;
     std::vector<OfClass> classes_;
+    std::vector<std::uint64_t> words_;  // of an update; kept for their memory
 };
 
 }  // namespace egresswatch::rules
