@@ -230,8 +230,8 @@ static __always_inline struct task_struct* running_process(struct section_state*
     return in_system_call(end) || in_system_call(end - STACK_PADDING) ? task : 0;
 }
 
-// The path from its end, over the mounts on the way up. Its depth is kept in memory that the verifier does not track:
-// as a register it doubles the states of each turn, and the program costs half a second to load.
+// The path from its end, over the mounts on the way up. Its depth is kept in memory that the verifier does
+// not track: as a register it doubles the states of each turn, and the program costs half a second to load.
 static __always_inline void read_executable(struct process_event* event, struct file* file) {
     struct vfsmount* vfsmount = BPF_CORE_READ(file, f_path.mnt);
     struct dentry* dentry = BPF_CORE_READ(file, f_path.dentry);

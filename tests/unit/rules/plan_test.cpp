@@ -53,8 +53,8 @@ lists:
 allow:
 )";
     for (int i = 0; i < 20; ++i)
-        out += "  - {id: a" + std::to_string(i) + ", to: {country: [US, CA]}, when: {" + selection(random, 1) +
-               "}, owner: o, reason: r, expires: 2090-01-01}\n";
+        out += "  - {id: a" + std::to_string(i) + ", to: {country: [US, CA]}, when: {" +
+               selection(random, 1) + "}, owner: o, reason: r, expires: 2090-01-01}\n";
     out += "rules:\n";
     for (int i = 0; i < 20; ++i)
         out += "  - {id: r" + std::to_string(i) + ", title: t, level: low, when: {" + selection(random, 1) +
