@@ -13,6 +13,7 @@ void NamedFlow::add_to(rules::FlowFacts& facts) const noexcept {
 
 void add_name_facts(const inspect::FlowNames& names, rules::FlowFacts& facts) noexcept {
     facts.dns = names.dns();
+    facts.dns_unlisted = names.dns_unlisted().size();
     facts.sni = names.said(inspect::NameSource::sni);
     facts.http_host = names.said(inspect::NameSource::http);
     if (names.protocol != inspect::Protocol::unknown) facts.app = inspect::protocol_name(names.protocol);
@@ -24,7 +25,8 @@ void add_name_facts(const inspect::FlowNames& names, rules::FlowFacts& facts) no
 rules::OwnedFacts owned_facts_of(const inspect::FlowNames* names) {
     rules::OwnedFacts out;
     if (names == nullptr) return out;
-    out.dns.assign(names->dns().begin(), names->dns().end());
+    out.dns.assign(names->dns_listed().begin(), names->dns_listed().end());
+    out.dns_unlisted.assign(names->dns_unlisted().begin(), names->dns_unlisted().end());
     out.sni = names->said(inspect::NameSource::sni);
     out.http_host = names->said(inspect::NameSource::http);
     if (names->protocol != inspect::Protocol::unknown) out.app = inspect::protocol_name(names->protocol);

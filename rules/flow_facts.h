@@ -15,6 +15,9 @@ namespace egresswatch::rules {
 // Views: they have to live as long as the call that they are handed to. Names are in small letters.
 struct FlowFacts {
     std::span<const std::string_view> dns;  // names that a DNS answer gave the remote address
+    // So many of them, the first ones, come only from name servers that the operators do not list: they open
+    // nothing.
+    std::size_t dns_unlisted = 0;
     std::string_view sni;
     std::string_view http_host;
     std::string_view app;  // "tls", "http", "dns", ...
@@ -37,6 +40,9 @@ struct FlowFacts {
     // What the sender says it talks to; empty: nothing.
     [[nodiscard]] std::string_view said() const noexcept {
         return names_local ? std::string_view() : sni.empty() ? http_host : sni;
+    }
+    [[nodiscard]] std::span<const std::string_view> dns_listed() const noexcept {
+        return dns.subspan(dns_unlisted);
     }
     [[nodiscard]] bool has_names() const noexcept {
         return !dns.empty() || !sni.empty() || !http_host.empty() || !app.empty();

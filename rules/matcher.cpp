@@ -64,7 +64,8 @@ bool in_ranges(const Predicate& predicate, std::uint64_t value) {
 }
 
 // Calls visit(name) for the names that count; false where there is none. For an allow entry's `domain` that
-// is what the sender says, for one address may serve many names, and else what DNS said.
+// is what the sender says, for one address may serve many names, and else what DNS said, by a server that the
+// operators list.
 template <typename Visit>
 bool each_name(Field field, const FlowFacts& facts, Purpose purpose, Visit visit) {
     bool any = false;
@@ -79,7 +80,8 @@ bool each_name(Field field, const FlowFacts& facts, Purpose purpose, Visit visit
         return any;
     }
     if (all || field == Field::dns)
-        for (const std::string_view name : facts.dns) one(name);
+        for (const std::string_view name : purpose == Purpose::allow ? facts.dns_listed() : facts.dns)
+            one(name);
     if ((all && !facts.names_local) || field == Field::sni) one(facts.sni);
     if ((all && !facts.names_local) || field == Field::http_host) one(facts.http_host);
     return any;
@@ -521,6 +523,10 @@ std::string why_not(const Predicate& predicate, Truth answer, const Subject& sub
         return "what the sender asks for could not be read";
     if (predicate.field == Field::domain && purpose == Purpose::allow && !subject.facts.said().empty())
         return why_not_said(predicate, answer, subject.facts);
+    const bool by_names = predicate.field == Field::domain || predicate.field == Field::dns;
+    if (answer == Truth::unknown && by_names && purpose == Purpose::allow && subject.facts.dns_unlisted != 0)
+        return "only a name server that is not in names.resolvers says that the address is " +
+               std::string(subject.facts.dns[subject.facts.dns_unlisted - 1]);
     if (answer == Truth::unknown) return name + " of this flow is unknown";
     return name + " is not " + shown(predicate.text);
 }

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "rules/flow_facts.h"
@@ -16,6 +17,7 @@ namespace egresswatch::rules {
 // As in FlowFacts. Empty: unknown.
 struct OwnedFacts {
     std::vector<std::string> dns;
+    std::vector<std::string> dns_unlisted;  // only by name servers that are not listed
     std::string sni, http_host, app;
     std::string executable, sha256, user, cgroup, unit, container;
     std::optional<std::uint32_t> uid;
@@ -24,7 +26,16 @@ struct OwnedFacts {
     std::optional<bool> contradiction;  // unset: what is said is none of `dns`
 
     [[nodiscard]] bool said_nothing() const noexcept {
-        return dns.empty() && sni.empty() && http_host.empty();
+        return dns.empty() && dns_unlisted.empty() && sni.empty() && http_host.empty();
+    }
+    void take_names(OwnedFacts of) {
+        dns = std::move(of.dns);
+        dns_unlisted = std::move(of.dns_unlisted);
+        sni = std::move(of.sni);
+        http_host = std::move(of.http_host);
+        if (app.empty()) app = std::move(of.app);
+        unread = of.unread;
+        contradiction = of.contradiction;
     }
 };
 
@@ -32,8 +43,10 @@ struct OwnedFacts {
 class FactsView {
 public:
     explicit FactsView(const OwnedFacts& known, bool remote_connects)
-        : dns_(known.dns.begin(), known.dns.end()) {
+        : dns_(known.dns_unlisted.begin(), known.dns_unlisted.end()) {
+        dns_.insert(dns_.end(), known.dns.begin(), known.dns.end());
         facts.dns = dns_;
+        facts.dns_unlisted = known.dns_unlisted.size();
         facts.sni = known.sni;
         facts.http_host = known.http_host;
         facts.app = known.app;

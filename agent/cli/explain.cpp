@@ -191,15 +191,7 @@ std::expected<Json, ReplayFailure> explain_offline(const ExplainOptions& options
     if (!pass) return std::unexpected(pass.error());
     Witness witness(flow);
     (*pass)->run(witness, [](const capture::FileProgress&) { return true; });
-    if (known.said_nothing()) {
-        rules::OwnedFacts& heard = witness.heard;
-        known.dns = std::move(heard.dns);
-        known.sni = std::move(heard.sni);
-        known.http_host = std::move(heard.http_host);
-        if (known.app.empty()) known.app = std::move(heard.app);
-        known.unread = heard.unread;
-        known.contradiction = heard.contradiction;
-    }
+    if (known.said_nothing()) known.take_names(std::move(witness.heard));
     return explain_flow({*(*pass)->evaluator(), *geo, table, witness.reached}, flow, known);
 }
 

@@ -38,6 +38,7 @@ struct ReplayOptions {
     std::string geo;
     ReplayHost host;
     std::vector<std::string> local_networks;
+    std::vector<std::string> resolvers;
     std::string track = "outside";
     bool flows = false;
     bool totals = false;
@@ -169,6 +170,17 @@ std::expected<FlowTableConfig, int> table_config(const ReplayOptions& options) {
     return config;
 }
 
+// 0 where each is a word that it may be.
+int take_resolvers(ReplayOptions& options) {
+    if (options.resolvers.empty()) return 0;
+    options.host.resolvers = {};
+    for (const std::string& word : options.resolvers)
+        if (!add_resolver(word, options.host.resolvers))
+            return complain(exit_input, "--resolvers: \"" + word +
+                                            "\" is neither any, system or local, nor an address or a prefix");
+    return 0;
+}
+
 void warn_of_losses(const capture::TotalsSnapshot& totals, const FlowTable& table) {
     if (totals.losses[datapath::LOSS_FLOWS_FULL] != 0)
         (void)complain(
@@ -213,6 +225,7 @@ int check_options(ReplayOptions& options) {
 
 int run_replay(ReplayOptions& options) {
     if (const int wrong = check_options(options); wrong != 0) return wrong;
+    if (const int wrong = take_resolvers(options); wrong != 0) return wrong;
     auto config = table_config(options);
     if (!config) return config.error();
     if (!options.old_policy.empty())
@@ -284,6 +297,11 @@ void add_replay(CLI::App& app, int& exit_code) {
         ->add_option(
             "--local-networks", options->local_networks,
             "Prefixes of our end, comma separated; without them private addresses; none: no prefix at all")
+        ->delimiter(',');
+    command
+        ->add_option(
+            "--resolvers", options->resolvers,
+            "Name servers whose answers count: any, local (the default), system, addresses, prefixes")
         ->delimiter(',');
     command->add_flag("--flows", options->flows, "Print one JSON object for each flow");
     command->add_flag("--totals", options->totals, "Print one JSON object with the totals");

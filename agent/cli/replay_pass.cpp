@@ -70,6 +70,7 @@ std::expected<ReplayPolicy, ReplayFailure> open_replay_policy(const std::string&
     if (!region) return std::unexpected(ReplayFailure{exit_input, region.error().message});
     out.region = std::move(*region);
     out.site = host.site;
+    out.resolvers = host.resolvers;
     if (out.policy != nullptr && !host.site.empty() && !rules::has_site(*out.policy, host.site))
         return std::unexpected(ReplayFailure{exit_input, "--site: the policy has no site \"" + host.site +
                                                              "\": every rule and entry of a site leaves "
@@ -101,13 +102,16 @@ void ReplayPolicy::evaluate(rules::Evaluator& evaluator, const FlowUpdate& updat
 std::expected<std::unique_ptr<ReplayPass>, ReplayFailure> ReplayPass::open(
     const std::string& file, FlowTableConfig config, ReplayPolicy policy,
     capture::FileEngineOptions options) {
+    auto resolvers = resolvers_of(policy.resolvers, config.local_networks);
     auto engine = capture::FileEngine::open(file, std::move(config), options);
     if (!engine) return std::unexpected(ReplayFailure{exit_input, engine.error().to_string()});
-    return std::unique_ptr<ReplayPass>(new ReplayPass(std::move(*engine), std::move(policy)));
+    return std::unique_ptr<ReplayPass>(
+        new ReplayPass(std::move(*engine), std::move(policy), std::move(resolvers)));
 }
 
-ReplayPass::ReplayPass(std::unique_ptr<capture::FileEngine> engine, ReplayPolicy policy)
-    : engine_(std::move(engine)), policy_(std::move(policy)) {
+ReplayPass::ReplayPass(std::unique_ptr<capture::FileEngine> engine, ReplayPolicy policy,
+                       inspect::Resolvers resolvers)
+    : engine_(std::move(engine)), policy_(std::move(policy)), inspection_(std::move(resolvers)) {
     if (policy_.policy != nullptr) evaluator_.emplace(policy_.make_evaluator());
 }
 

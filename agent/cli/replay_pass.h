@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "agent/naming.h"
+#include "agent/resolvers.h"
 #include "capture/userspace/file_engine.h"
 #include "classifier/flow_update.h"
 #include "classifier/region/asn_data.h"
@@ -44,6 +45,7 @@ struct ReplayPolicy {
     std::shared_ptr<const RegionTable> region;
     std::string site;
     std::shared_ptr<const AsnData> asn;  // null: AS numbers are unknown
+    ResolverSettings resolvers{.local = true};
 
     [[nodiscard]] rules::Evaluator make_evaluator() const;  // with a policy
     // Of an update out of a file; its class id is that of this region.
@@ -55,6 +57,7 @@ struct ReplayPolicy {
 struct ReplayHost {
     std::string site;
     std::string asn_file;
+    ResolverSettings resolvers{.local = true};
 };
 
 // "none": every public address is of unknown country. Empty: where find_geo_file() looks.
@@ -102,7 +105,8 @@ public:
     [[nodiscard]] std::uint64_t findings() const noexcept { return findings_count_; }
 
 private:
-    ReplayPass(std::unique_ptr<capture::FileEngine> engine, ReplayPolicy policy);
+    ReplayPass(std::unique_ptr<capture::FileEngine> engine, ReplayPolicy policy,
+               inspect::Resolvers resolvers);
     void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept override;
     bool on_payload(const PayloadSample& sample) noexcept override;
     void on_question(const PayloadSample& sample, std::string_view name) noexcept override;

@@ -168,6 +168,18 @@ const ConfigKey<DpdkConfig> dpdk_keys[] = {
      }},
 };
 
+void read_resolvers(ConfigReader& reader, const Node& node, ResolverSettings& out) {
+    ResolverSettings listed;
+    for (const Node* item : reader.list(node)) {
+        const auto word = reader.text(*item);
+        if (word && !add_resolver(*word, listed))
+            reader.error(*item, "config/resolver",
+                         "\"" + *word + "\" is neither any, system or local, nor an address or a prefix",
+                         "write system, local, 192.0.2.53 or \"2001:db8::/32\", host bits zero");
+    }
+    out = std::move(listed);
+}
+
 constexpr std::string_view shown_words[] = {"full", "registered-domain", "hashed", "none"};
 static_assert(static_cast<int>(records::ShownNames::registered_domain) == 1 &&
                   static_cast<int>(records::ShownNames::none) == 3,
@@ -180,6 +192,7 @@ const ConfigKey<NameSettings> name_keys[] = {
          if (const auto word = r.word(n, shown_words)) c.shown = static_cast<records::ShownNames>(*word);
      }},
     {"hash_key", [](ConfigReader& r, const Node& n, NameSettings& c) { r.assign(r.text(n), c.hash_key); }},
+    {"resolvers", [](ConfigReader& r, const Node& n, NameSettings& c) { read_resolvers(r, n, c.resolvers); }},
 };
 
 const ConfigKey<JournalSettings> journal_keys[] = {

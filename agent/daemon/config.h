@@ -16,6 +16,7 @@
 #include "agent/journal/journal.h"
 #include "agent/outputs/output_config.h"
 #include "agent/records/names.h"
+#include "agent/resolvers.h"
 #include "capture/dpdk/dpdk_engine.h"
 #include "capture/process/command_line.h"
 #include "classifier/address.h"
@@ -47,6 +48,7 @@ struct NameSettings {
     bool inspect = true;
     records::ShownNames shown = records::ShownNames::full;
     std::string hash_key;  // of `hashed`; empty: one of our own, in state_dir
+    ResolverSettings resolvers{.system = true, .local = true};
 };
 
 enum class EngineKind : std::uint8_t { ebpf, pcap, dpdk };

@@ -120,8 +120,9 @@ std::expected<void, std::string> Daemon::start() {
     save_region_table();
     auto privacy = name_privacy(config_);
     if (!privacy) return std::unexpected(privacy.error());
-    evaluation_ = std::make_unique<Evaluation>(state_, config_.site, config_.flow_records,
-                                               std::move(*privacy), *writer_);
+    evaluation_ =
+        std::make_unique<Evaluation>(state_, config_.site, config_.flow_records, std::move(*privacy),
+                                     resolvers_of(config_.names.resolvers, config_.local_networks), *writer_);
     evaluation_->set_engine(engine_.get());
     restore_windows();
     write_policy_record("loaded", state_->warnings);
@@ -263,6 +264,8 @@ bool Daemon::step() {
         // From the plan, not from now: ten seconds stay ten seconds. After a long stall the plan starts anew.
         coverage_due_ = std::max(coverage_due_ + config_.coverage_interval, now);
         write_coverage(wall_clock());
+        // Of this machine they change with its network.
+        evaluation_->set_resolvers(resolvers_of(config_.names.resolvers, config_.local_networks));
         service_.status(status_line());
     }
     if (const std::string error = writer_->take_error(); !error.empty())

@@ -131,15 +131,22 @@ Json evaluation_status(const Evaluation& evaluation) {
             {"allows", std::move(allows)}};
 }
 
-Json names_status(const inspect::InspectionCounters& counters) {
-    return {{"samples", counters.samples},
+Json names_status(const inspect::InspectionCounters& counters, const inspect::Resolvers& resolvers) {
+    Json servers = Json::array();
+    if (resolvers.any) servers.push_back("any");
+    for (const Prefix& prefix : resolvers.prefixes) servers.push_back(prefix.to_string());
+    return {{"resolvers", std::move(servers)},
+            {"samples", counters.samples},
             {"flows", counters.flows},
             {"flows_named", counters.flows_named},
             {"flows_full", counters.flows_full},
             {"inspectors_evicted", counters.inspectors_evicted},
             {"dns_messages", counters.dns_messages},
             {"dns_unreadable", counters.dns_unreadable},
+            {"dns_oversize", counters.dns_oversize},
+            {"dns_cut", counters.dns_cut},
             {"dns_unasked", counters.dns_unasked},
+            {"dns_unlisted", counters.dns_unlisted},
             {"dns_streams_evicted", counters.streams_evicted},
             {"dns_answers", counters.names.learned},
             {"dns_denials", counters.names.denied},
@@ -197,7 +204,7 @@ Json Daemon::status() {
     out["policy"]["watch"] = not_watched.empty() ? "watching" : not_watched;
     out["geo"] = geo_status(*state_);
     out["evaluation"] = evaluation_status(*evaluation_);
-    out["names"] = names_status(evaluation_->inspection());
+    out["names"] = names_status(evaluation_->inspection(), evaluation_->resolvers());
     const WindowKeeper::Status& windows = windows_->status();
     out["windows"] = {{"saved", windows.saved ? Json(records::format_time(*windows.saved)) : Json(nullptr)},
                       {"bytes", windows.bytes},

@@ -37,10 +37,12 @@ rules::Evaluator::Host Evaluation::host(const std::string& site) {
 }
 
 Evaluation::Evaluation(std::shared_ptr<const PolicyState> state, const std::string& site,
-                       FlowRecordSettings settings, records::NamePrivacy privacy, RecordWriter& writer)
+                       FlowRecordSettings settings, records::NamePrivacy privacy,
+                       inspect::Resolvers resolvers, RecordWriter& writer)
     : state_(std::move(state)),
       settings_(settings),
       privacy_(std::move(privacy)),
+      inspection_(std::move(resolvers)),
       writer_(writer),
       evaluator_(
           state_->policy,
@@ -87,13 +89,7 @@ void Evaluation::Known::add_to(records::Json& record) {
 
 void Evaluation::add_names(const FlowUpdate& update, rules::OwnedFacts& facts) const {
     const inspect::FlowNames names = inspection_.names_of(update);
-    const rules::OwnedFacts named = owned_facts_of(&names);
-    facts.dns = named.dns;
-    facts.sni = named.sni;
-    facts.http_host = named.http_host;
-    facts.app = named.app;
-    facts.unread = named.unread;
-    facts.contradiction = named.contradiction;
+    facts.take_names(owned_facts_of(&names));
 }
 
 bool Evaluation::on_payload(const PayloadSample& sample) noexcept {

@@ -47,7 +47,7 @@ public:
     static constexpr std::uint64_t exact_notify_bytes = 256 * 1024;
 
     Evaluation(std::shared_ptr<const PolicyState> state, const std::string& site, FlowRecordSettings settings,
-               records::NamePrivacy privacy, RecordWriter& writer);
+               records::NamePrivacy privacy, inspect::Resolvers resolvers, RecordWriter& writer);
     Evaluation(const Evaluation&) = delete;
     Evaluation& operator=(const Evaluation&) = delete;
 
@@ -68,6 +68,8 @@ public:
     void add_names(const FlowUpdate& update, rules::OwnedFacts& facts) const;
     [[nodiscard]] const EvaluationCounters& counters() const noexcept { return counters_; }
     [[nodiscard]] inspect::InspectionCounters inspection() const noexcept { return inspection_.counters(); }
+    [[nodiscard]] const inspect::Resolvers& resolvers() const noexcept { return inspection_.resolvers(); }
+    void set_resolvers(inspect::Resolvers resolvers) { inspection_.set_resolvers(std::move(resolvers)); }
     [[nodiscard]] const rules::Evaluator& evaluator() const noexcept { return evaluator_; }
     [[nodiscard]] rules::Evaluator& evaluator() noexcept { return evaluator_; }
     [[nodiscard]] Timestamp packet_time() const noexcept { return packet_time_; }

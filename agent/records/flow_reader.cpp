@@ -70,9 +70,11 @@ rules::OwnedFacts read_flow_facts(const Json& record) {
     if (source == "sni") out.sni = name;
     if (source == "http") out.http_host = name;
     if (source == "dns") out.dns.push_back(name);
-    if (const auto answered = flow.find("dns_names"); answered != flow.end() && answered->is_array())
-        for (const Json& one : *answered)
-            if (one.is_string()) out.dns.push_back(one.get<std::string>());
+    for (const auto& [member, names] :
+         {std::pair{"dns_names", &out.dns}, std::pair{"dns_names_unlisted", &out.dns_unlisted}})
+        if (const auto answered = flow.find(member); answered != flow.end() && answered->is_array())
+            for (const Json& one : *answered)
+                if (one.is_string()) names->push_back(one.get<std::string>());
     out.app = text_of(flow, "app");
     out.contradiction = flow.contains("name_contradiction");
     out.unread = flow.contains("name_unread");

@@ -114,9 +114,11 @@ void add_names(Json& flow, const inspect::FlowNames& names, const NamePrivacy& p
                                                                : Json(inspect::protocol_name(names.protocol));
     if (names.contradiction) flow["name_contradiction"] = true;
     if (names.unread) flow["name_unread"] = true;
-    if (names.answered_count != 0 && privacy.shown != ShownNames::none) {
-        Json& answered = flow["dns_names"] = Json::array();
-        for (const std::string_view one : names.dns()) answered.push_back(privacy.of(one));
+    for (const auto& [member, answered] : {std::pair{"dns_names", names.dns_listed()},
+                                           std::pair{"dns_names_unlisted", names.dns_unlisted()}}) {
+        if (answered.empty() || privacy.shown == ShownNames::none) continue;
+        Json& out = flow[member] = Json::array();
+        for (const std::string_view one : answered) out.push_back(privacy.of(one));
     }
     if (names.facts != nullptr) add_payload_facts(flow, names, privacy);
 }

@@ -39,29 +39,50 @@ ByteSpan Assembler::prefix() const noexcept {
     return {bytes_.data(), piece_[0].end};
 }
 
-void StreamHead::add(std::uint32_t sequence, bool syn, ByteSpan data) noexcept {
+void Assembler::drop(std::size_t bytes) noexcept {
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < pieces_; ++i)
+        if (piece_[i].end > bytes)
+            piece_[kept++] = {std::max(piece_[i].begin, bytes) - bytes, piece_[i].end - bytes};
+    pieces_ = kept;
+    if (kept != 0) std::memmove(bytes_.data(), bytes_.data() + bytes, piece_[kept - 1].end);
+}
+
+bool StreamHead::add(std::uint32_t sequence, bool syn, ByteSpan data) noexcept {
     if (syn) {
         // A new connection under the same ports begins anew.
         if (begun_ && first_ != sequence + 1) bytes_.clear();
         first_ = sequence + 1;
         begun_ = syn_ = true;
-        if (!data.empty()) (void)bytes_.add(0, data);  // TCP Fast Open, RFC 7413
-        return;
+        between_ = false;
+        return bytes_.add(0, data);  // TCP Fast Open, RFC 7413
     }
-    if (data.empty()) return;
+    if (data.empty()) return true;
     if (!begun_) {
         first_ = sequence;
         begun_ = true;
     }
-    const std::uint32_t offset = sequence - first_;
+    std::uint32_t offset = sequence - first_;
     if (offset < 0x80000000u) {
-        (void)bytes_.add(offset, data);
-        return;
+        if (between_) {
+            first_ = sequence;
+            offset = 0;
+        }
+        between_ = false;
+        return bytes_.add(offset, data);
     }
     // Before the first byte: a retransmission, or the start of a capture in the middle, out of order.
     const std::uint32_t before = first_ - sequence;
     missed_start_ = true;
-    if (before < data.size()) (void)bytes_.add(0, data.subspan(before));
+    if (before >= data.size()) return true;
+    between_ = false;
+    return bytes_.add(0, data.subspan(before));
+}
+
+void StreamHead::skip(std::uint32_t bytes) noexcept {
+    bytes_.drop(bytes);
+    first_ += bytes;
+    between_ = bytes_.empty();
 }
 
 }  // namespace egresswatch::inspect

@@ -23,6 +23,10 @@ public:
 
     bool add(std::size_t offset, ByteSpan data) noexcept;
     [[nodiscard]] ByteSpan prefix() const noexcept;
+    // Takes the first bytes away: what was at `bytes` is the beginning.
+    void drop(std::size_t bytes) noexcept;
+    [[nodiscard]] bool empty() const noexcept { return pieces_ == 0; }
+    [[nodiscard]] std::size_t held_to() const noexcept { return pieces_ == 0 ? 0 : piece_[pieces_ - 1].end; }
     void clear() noexcept { pieces_ = 0; }
 
 private:
@@ -39,15 +43,22 @@ class StreamHead {
 public:
     // `sequence` as in the header; of a segment with SYN the first byte of data has the number behind it
     // (RFC 9293 section 3.4). A capture that begins in the middle begins with the first segment that is seen.
-    void add(std::uint32_t sequence, bool syn, ByteSpan data) noexcept;
+    // False: a piece of it has no room.
+    bool add(std::uint32_t sequence, bool syn, ByteSpan data) noexcept;
     [[nodiscard]] ByteSpan prefix() const noexcept { return bytes_.prefix(); }
     [[nodiscard]] bool begun() const noexcept { return begun_; }
     [[nodiscard]] bool began_with_syn() const noexcept { return syn_; }
     // Data came that lies before what was taken for the first byte: the prefix is not the beginning.
     [[nodiscard]] bool missed_start() const noexcept { return missed_start_; }
+    // Where the last byte that is there lies, from the first one on.
+    [[nodiscard]] std::size_t held_to() const noexcept { return bytes_.held_to(); }
+    // The next `bytes` of the stream, those that are yet to come too, are of no interest. Where nothing is
+    // left that has come already, what comes first behind them begins the stream anew, whether something
+    // before it is missing or not.
+    void skip(std::uint32_t bytes) noexcept;
     void clear() noexcept {
         bytes_.clear();
-        begun_ = syn_ = missed_start_ = false;
+        begun_ = syn_ = missed_start_ = between_ = false;
     }
 
 private:
@@ -56,6 +67,7 @@ private:
     bool begun_ = false;
     bool syn_ = false;
     bool missed_start_ = false;
+    bool between_ = false;  // nothing is held: see skip()
 };
 
 }  // namespace egresswatch::inspect

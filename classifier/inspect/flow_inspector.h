@@ -47,7 +47,8 @@ private:
 };
 
 // Who says that the far end is called so.
-enum class NameSource : std::uint8_t { none, sni, http, dns };  // dns: not by this flow, see inspection.h
+// dns, dns_unlisted: not by this flow, see inspection.h.
+enum class NameSource : std::uint8_t { none, sni, http, dns, dns_unlisted };
 
 struct FlowFacts {
     Protocol protocol = Protocol::unknown;

@@ -15,7 +15,8 @@ namespace {
 
 constexpr std::uint8_t proto_tcp = 6;
 constexpr std::uint16_t port_dns = 53;
-constexpr std::uint16_t no_such_name = 3;  // RFC 1035 section 4.1.1
+constexpr std::uint32_t dns_length_bytes = 2;  // in front of a message over TCP, RFC 1035 section 4.2.2
+constexpr std::uint16_t no_such_name = 3;      // RFC 1035 section 4.1.1
 
 std::uint64_t random_seed() {
     std::random_device random;
@@ -48,18 +49,19 @@ std::string text_of(const std::optional<std::array<char, Size>>& fingerprint) {
 
 class Learner final : public DnsBindings {
 public:
-    Learner(NameCache& cache, Timestamp at) noexcept : cache_(cache), at_(at) {}
+    Learner(NameCache& cache, Timestamp at, bool listed) noexcept : cache_(cache), at_(at), listed_(listed) {}
     void on_binding(std::string_view asked, const Address& address, std::uint32_t ttl_s) noexcept override {
-        cache_.learn(asked, address, ttl_s, at_);
+        cache_.learn(asked, address, ttl_s, at_, listed_);
     }
     void on_no_address(std::string_view asked, std::uint16_t rcode) noexcept override {
         // A name without an address of one family may well have one of the other.
-        if (rcode == no_such_name) cache_.learn_denied(asked, at_);
+        if (rcode == no_such_name && listed_) cache_.learn_denied(asked, at_);
     }
 
 private:
     NameCache& cache_;
     Timestamp at_;
+    bool listed_;
 };
 
 }  // namespace
@@ -73,11 +75,10 @@ struct Inspection::Work {
 struct Inspection::DnsStream {
     datapath::flow_key key{};
     std::array<StreamHead, datapath::DIRECTION_COUNT> heads;
-    std::array<std::size_t, datapath::DIRECTION_COUNT> read{};  // bytes of whole messages taken out
 };
 
 std::string_view name_source_name(NameSource source) noexcept {
-    constexpr std::array<std::string_view, 4> names{"", "sni", "http", "dns"};
+    constexpr std::array<std::string_view, 5> names{"", "sni", "http", "dns", "dns-unlisted"};
     return names[static_cast<std::size_t>(source)];
 }
 
@@ -90,11 +91,12 @@ bool Inspection::EqualKey::operator()(const datapath::flow_key& a,
     return datapath::flow_key_equal(&a, &b) != 0;
 }
 
-Inspection::Inspection()
+Inspection::Inspection(Resolvers resolvers)
     : flows_(0, HashKey{random_seed()}),
       stream_of_(0, HashKey{random_seed()}),
       open_questions_(questions_max),
-      question_seed_(random_seed()) {}
+      question_seed_(random_seed()),
+      resolvers_(std::move(resolvers)) {}
 Inspection::~Inspection() = default;
 
 bool Inspection::on_payload(const PayloadSample& sample, QuestionSink& questions) {
@@ -277,23 +279,26 @@ FlowNames Inspection::names_of(const FlowUpdate& update) const {
         out.unread = unsampled(update);
     }
     const Address remote = update.remote();
-    out.answered_count = cache_.names_of(remote, update.first_seen, out.answered);
+    out.answered = cache_.names_of(remote, update.first_seen);
+    const auto names = out.dns();
     out.names_local = update.initiator == datapath::INITIATOR_REMOTE;
     const bool said = out.facts != nullptr && !out.facts->name.empty() && !out.names_local;
     if (!said) {
-        if (out.answered_count == 0) return out;
-        out.source = NameSource::dns;
-        out.name = out.answered[out.answered_count - 1];
+        if (names.empty()) return out;
+        out.source = out.dns_listed().empty() ? NameSource::dns_unlisted : NameSource::dns;
+        out.name = names.back();
         return out;
     }
     out.source = out.facts->name_source;
     out.name = out.facts->name;
     if (const auto literal = Address::parse(out.name))
         out.contradiction = *literal != remote;
-    else if (out.answered_count != 0)
+    else if (!names.empty()) {
+        // A server that does not count takes nothing back of what the others say.
+        const auto credible = out.dns_listed().empty() ? names : out.dns_listed();
         out.contradiction =
-            !cache_.is_crowded(remote) && std::ranges::find(out.dns(), out.name) == out.dns().end();
-    else
+            !cache_.is_crowded(remote) && std::ranges::find(credible, out.name) == credible.end();
+    } else
         out.contradiction = cache_.is_denied(out.name, update.last_seen);
     return out;
 }
@@ -342,7 +347,9 @@ void Inspection::read_message(ByteSpan message, const PayloadSample& sample, Que
         good = reader.ok();
     } else if (good && answers && from_server && sample.direction == datapath::DIRECTION_IN) {
         if (was_asked(message, sample)) {
-            Learner learner(cache_, sample.at);
+            const bool listed = resolvers_.include(Address::from_bytes(sample.key.remote_addr));
+            counters_.dns_unlisted += listed ? 0 : 1;
+            Learner learner(cache_, sample.at, listed);
             good = read_bindings(message, learner);
         } else {
             ++counters_.dns_unasked;
@@ -378,21 +385,42 @@ void Inspection::read_dns_stream(const PayloadSample& sample, QuestionSink& ques
         stream_of_.emplace(sample.key, place);
     }
     StreamHead& head = (*place)->heads[sample.direction];
-    std::size_t& read = (*place)->read[sample.direction];
-    head.add(sample.tcp_sequence, (sample.tcp_flags & datapath::TCP_SYN) != 0, sample.payload);
-    Bytes stream(head.prefix().subspan(std::min(read, head.prefix().size())));
-    while (stream.left() > 2) {
-        const std::size_t before = stream.left();
-        const ByteSpan message = stream.vector16();
-        if (!stream.ok()) break;
-        read += before - stream.left();
-        read_message(message, sample, questions);
+    const bool syn = (sample.tcp_flags & datapath::TCP_SYN) != 0;
+    if (syn) (void)head.add(sample.tcp_sequence, true, {});
+    const std::uint32_t sequence = sample.tcp_sequence + (syn ? 1 : 0);
+    // What found no room finds it where messages have been taken out.
+    while (!head.add(sequence, false, sample.payload)) {
+        if (take_messages(head, sample, questions)) continue;
+        ++counters_.dns_cut;
+        if (head.prefix().size() < dns_length_bytes) return head.clear();
+        head.skip(dns_length_bytes + Bytes(head.prefix()).u16());
     }
-    // Between two messages nothing has to be kept, and there is room for the next ones again.
-    if (read == head.prefix().size()) {
-        head.clear();
-        read = 0;
+    while (take_messages(head, sample, questions)) continue;
+}
+
+// Takes messages from the beginning of the stream. One that is too long, or that misses a piece although
+// something behind it has come (a sample was lost, or held less than its packet), is passed over: its length
+// tells where the next one begins. False: there was none.
+bool Inspection::take_messages(StreamHead& head, const PayloadSample& sample, QuestionSink& questions) {
+    ByteSpan left = head.prefix();
+    std::size_t taken = 0;
+    while (left.size() >= dns_length_bytes) {
+        const std::size_t message_bytes = Bytes(left).u16();
+        const std::size_t end = taken + dns_length_bytes + message_bytes;
+        const bool oversize = message_bytes > dns_message_bytes_max;
+        const bool whole = left.size() >= dns_length_bytes + message_bytes;
+        if (!oversize && !whole && head.held_to() <= end) break;
+        if (oversize)
+            ++counters_.dns_oversize;
+        else if (whole)
+            read_message(left.subspan(dns_length_bytes, message_bytes), sample, questions);
+        else
+            ++counters_.dns_cut;
+        taken = end;
+        left = left.subspan(std::min(left.size(), dns_length_bytes + message_bytes));
     }
+    if (taken != 0) head.skip(static_cast<std::uint32_t>(taken));
+    return taken != 0;
 }
 
 InspectionCounters Inspection::counters() const noexcept {

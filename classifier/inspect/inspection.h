@@ -24,6 +24,7 @@
 #include "classifier/flow_update.h"
 #include "classifier/inspect/flow_inspector.h"
 #include "classifier/inspect/name_cache.h"
+#include "classifier/inspect/resolvers.h"
 #include "classifier/payload_sample.h"
 
 namespace egresswatch::inspect {
@@ -53,22 +54,28 @@ struct FlowNames {
     // The remote end connected: what it says (TLS, HTTP) is a name of this host, and none of its own.
     bool names_local = false;
     NameCache::Names answered{};
-    std::size_t answered_count = 0;
     const KeptFacts* facts = nullptr;  // null: the flow's payload has said nothing
 
     [[nodiscard]] std::span<const std::string_view> dns() const noexcept {
-        return std::span(answered).first(answered_count);
+        return std::span(answered.name).first(answered.count);
+    }
+    // By servers whose answers do not count, and by no other.
+    [[nodiscard]] std::span<const std::string_view> dns_unlisted() const noexcept {
+        return dns().first(answered.unlisted);
+    }
+    [[nodiscard]] std::span<const std::string_view> dns_listed() const noexcept {
+        return dns().subspan(answered.unlisted);
     }
     [[nodiscard]] std::string_view said(NameSource by) const noexcept {
         return facts != nullptr && facts->name_source == by ? std::string_view(facts->name)
                                                             : std::string_view();
     }
     [[nodiscard]] bool any() const noexcept {
-        return protocol != Protocol::unknown || facts != nullptr || answered_count != 0 || unread;
+        return protocol != Protocol::unknown || facts != nullptr || answered.count != 0 || unread;
     }
 };
 
-// "sni", "http", "dns"; empty for none.
+// "sni", "http", "dns", "dns-unlisted"; empty for none.
 [[nodiscard]] std::string_view name_source_name(NameSource source) noexcept;
 
 // Receives what this host asks of name servers.
@@ -87,7 +94,10 @@ struct InspectionCounters {
     std::uint64_t streams_evicted = 0;     // DNS over TCP, likewise: dns_streams_max
     std::uint64_t dns_messages = 0;
     std::uint64_t dns_unreadable = 0;  // at port 53, and no DNS or cut
+    std::uint64_t dns_oversize = 0;    // over TCP, longer than dns_message_bytes_max: passed over
+    std::uint64_t dns_cut = 0;         // over TCP, of which a piece did not come: passed over
     std::uint64_t dns_unasked = 0;     // answers to no question of the last seconds: not believed
+    std::uint64_t dns_unlisted = 0;    // answers of servers that do not count (resolvers.h)
     std::size_t flows = 0;             // remembered now
     NameCacheCounters names;
 };
@@ -97,6 +107,8 @@ public:
     static constexpr std::size_t inspectors_max = 256;  // flows that are put together at a time
     static constexpr std::size_t flows_max = 131072;    // whose facts are kept
     static constexpr std::size_t dns_streams_max = 64;
+    // Of DNS over TCP, which goes to 65,535; names and addresses of a host take a few hundred.
+    static constexpr std::size_t dns_message_bytes_max = Assembler::bytes_max - 2;
     // Payload packets of a TCP flow after which it is given up when no protocol was recognised.
     static constexpr unsigned unknown_packets_max = 6;
     // A TCP flow of which no sample came, although it sent more than this a packet, and more packets
@@ -106,8 +118,11 @@ public:
     static constexpr std::chrono::seconds answer_within{10};
     static constexpr std::size_t questions_max = 4096;  // open ones, a power of two
 
-    Inspection();
+    explicit Inspection(Resolvers resolvers);
     ~Inspection();
+    // Of answers from now on.
+    void set_resolvers(Resolvers resolvers) { resolvers_ = std::move(resolvers); }
+    [[nodiscard]] const Resolvers& resolvers() const noexcept { return resolvers_; }
     // True: more of this flow's payload may say more.
     bool on_payload(const PayloadSample& sample, QuestionSink& questions);
     [[nodiscard]] FlowNames names_of(const FlowUpdate& flow) const;
@@ -154,6 +169,7 @@ private:
     void keep(Flow& flow, const FlowFacts& facts);
     void read_dns(const PayloadSample& sample, QuestionSink& questions);
     void read_dns_stream(const PayloadSample& sample, QuestionSink& questions);
+    bool take_messages(StreamHead& head, const PayloadSample& sample, QuestionSink& questions);
     void read_message(ByteSpan message, const PayloadSample& sample, QuestionSink& questions);
     [[nodiscard]] std::uint64_t question_hash(const PayloadSample& sample, std::uint16_t id,
                                               std::string_view name) const noexcept;
@@ -176,6 +192,7 @@ private:
     };
     std::vector<OpenQuestion> open_questions_;
     std::uint64_t question_seed_;
+    Resolvers resolvers_;
     NameCache cache_;
     QuicDecryptor decryptor_;
     InspectionCounters counters_;

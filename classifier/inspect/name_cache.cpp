@@ -43,9 +43,10 @@ void NameCache::drop(Bindings::iterator which) {
     bindings_.erase(which);
 }
 
-void NameCache::learn(std::string_view name, const Address& address, std::uint32_t ttl_s, Timestamp at) {
+void NameCache::learn(std::string_view name, const Address& address, std::uint32_t ttl_s, Timestamp at,
+                      bool listed) {
     ++counters_.learned;
-    if (const auto denied = by_denied_.find(name); denied != by_denied_.end()) {
+    if (const auto denied = by_denied_.find(name); listed && denied != by_denied_.end()) {
         const auto which = denied->second;
         by_denied_.erase(denied);
         denials_.erase(which);
@@ -56,23 +57,29 @@ void NameCache::learn(std::string_view name, const Address& address, std::uint32
     if (same != known.end()) {
         const auto which = *same;
         which->until = std::max(which->until, until);
+        if (listed) which->listed_until = std::max(which->listed_until, until);
         bindings_.splice(bindings_.end(), bindings_, which);
         known.erase(same);
         known.push_back(which);
         return;
     }
     if (known.size() == names_of_address_max) {
-        // One whose time is over, where there is one.
+        // One whose time is over, where there is one; else one of a server that does not count.
         auto loser = std::ranges::find_if(known, [&](const auto& binding) { return binding->until <= at; });
         if (loser == known.end()) {
-            loser = known.begin();
             counters_.evicted++;
-            crowded_.insert(address);
+            loser =
+                std::ranges::find_if(known, [&](const auto& binding) { return binding->listed_until <= at; });
+            if (loser == known.end() && !listed) return;
+            if (loser == known.end()) {
+                loser = known.begin();
+                crowded_.insert(address);
+            }
         }
         bindings_.erase(*loser);
         known.erase(loser);
     }
-    bindings_.push_back({address, std::string(name), until});
+    bindings_.push_back({address, std::string(name), until, listed ? until : Timestamp{}});
     known.push_back(std::prev(bindings_.end()));
     if (bindings_.size() <= bindings_max) return;
     counters_.evicted += bindings_.front().until > at ? 1 : 0;
@@ -94,13 +101,16 @@ void NameCache::learn_denied(std::string_view name, Timestamp at) {
     denials_.pop_front();
 }
 
-std::size_t NameCache::names_of(const Address& address, Timestamp from, Names& out) const {
+NameCache::Names NameCache::names_of(const Address& address, Timestamp from) const {
+    Names out;
     const auto known = by_address_.find(address);
-    if (known == by_address_.end()) return 0;
-    std::size_t count = 0;
+    if (known == by_address_.end()) return out;
     for (const auto& binding : known->second)
-        if (binding->until >= from) out[count++] = binding->name;
-    return count;
+        if (binding->until >= from && binding->listed_until < from) out.name[out.count++] = binding->name;
+    out.unlisted = out.count;
+    for (const auto& binding : known->second)
+        if (binding->listed_until >= from) out.name[out.count++] = binding->name;
+    return out;
 }
 
 bool NameCache::is_denied(std::string_view name, Timestamp at) const {

@@ -2,10 +2,11 @@
 //
 // In:      answers of DNS, as read_bindings() reports them: the name that was asked, the address at the end
 // of
-//          its aliases, a time to live.
+//          its aliases, a time to live; whether the server is one whose answers count (resolvers.h).
 // Out:     the names of an address at a time; names that were said not to exist.
 // Clock:   packet time. A name holds from its answer until `kept_after_ttl` beyond its time to live: programs
 //          keep addresses longer than they may (connection pools, Java's own cache).
+//          What other servers say is kept beside, and counts only for what it says of itself.
 // Limits:  bindings_max (address, name) pairs, names_of_address_max of one address, denied_max names that do
 //          not exist. What is beyond pushes out what was answered longest ago, and is counted.
 // Memory:  a binding about 200 B: 7 MB when full.
@@ -44,15 +45,20 @@ public:
     // RFC 2308 section 5: three hours at the most, commonly far less; the record that says so is not read.
     static constexpr std::chrono::minutes denied_for{5};
 
-    // The newest answer last.
-    using Names = std::array<std::string_view, names_of_address_max>;
+    // Those of servers that do not count first; of either kind the newest answer last.
+    struct Names {
+        std::array<std::string_view, names_of_address_max> name{};
+        std::size_t count = 0;
+        std::size_t unlisted = 0;  // so many of them, the first ones, no server that counts has said
+    };
 
     NameCache();
-    void learn(std::string_view name, const Address& address, std::uint32_t ttl_s, Timestamp at);
+    // What a server that does not count says pushes no name of one that does from the address.
+    void learn(std::string_view name, const Address& address, std::uint32_t ttl_s, Timestamp at, bool listed);
     void learn_denied(std::string_view name, Timestamp at);
 
-    // Names that hold at some time from `from` on; how many. Valid until the next learn().
-    [[nodiscard]] std::size_t names_of(const Address& address, Timestamp from, Names& out) const;
+    // Names that hold at some time from `from` on. Valid until the next learn().
+    [[nodiscard]] Names names_of(const Address& address, Timestamp from) const;
     // A name of the address had to give way before its time: it may be called what is not here.
     [[nodiscard]] bool is_crowded(const Address& address) const { return crowded_.contains(address); }
     [[nodiscard]] bool is_denied(std::string_view name, Timestamp at) const;
@@ -64,6 +70,7 @@ private:
         Address address;
         std::string name;
         Timestamp until{};
+        Timestamp listed_until{};  // by servers that count
     };
     using Bindings = std::list<Binding>;
     struct HashAddress {

@@ -15,7 +15,7 @@ import tempfile
 FIELDS = ["local", "remote", "local_port", "remote_port", "l4_proto", "packets_out", "bytes_out", "packets_in",
           "bytes_in", "class", "country", "initiator", "tunnel", "outer_local", "outer_remote", "first_seen",
           "last_seen", "tcp_flags_out", "tcp_flags_in", "handshake_rtt_us", "name", "name_source", "app"]
-OPTIONAL = ["name_contradiction", "name_unread", "dns_names", "tls", "http", "ssh"]
+OPTIONAL = ["name_contradiction", "name_unread", "dns_names", "dns_names_unlisted", "tls", "http", "ssh"]
 DAMAGED = {"badfile-record-longer-than-max.pcap", "badfile-version-1.pcap", "badfile-pcapng-shb-option-too-long.pcapng",
            "fmt-not-pcap-solaris.snoop"}
 HERE = pathlib.Path(__file__).resolve().parent / "captures"

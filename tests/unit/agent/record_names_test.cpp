@@ -29,8 +29,9 @@ struct Known {
         names.source = inspect::NameSource::sni;
         names.name = facts.name;
         names.contradiction = true;
-        names.answered[0] = "www.example.org";
-        names.answered_count = 1;
+        names.answered.name = {"theirs.example.com", "www.example.org"};
+        names.answered.count = 2;
+        names.answered.unlisted = 1;
         names.facts = &facts;
     }
     [[nodiscard]] Json record(const NamePrivacy& privacy) const {
@@ -50,6 +51,7 @@ TEST_CASE("a record has the names of its flow, and so has its ECS document", "[r
     CHECK(flow["app"] == "tls");
     CHECK(flow["name_contradiction"] == true);
     CHECK(flow["dns_names"] == Json::array({"www.example.org"}));
+    CHECK(flow["dns_names_unlisted"] == Json::array({"theirs.example.com"}));
     CHECK(flow["tls"] ==
           Json({{"version", "1.3"}, {"alpn", "h2"}, {"ja4", "t13d1516h2_8daaf6152771_e5627efa2ab1"}}));
     CHECK_FALSE(flow.contains("http"));
@@ -70,6 +72,10 @@ TEST_CASE("what a record says of names is read again as it was", "[records][name
         const rules::OwnedFacts facts = records::read_flow_facts(known.record({}));
         CHECK(facts.sni == "a.b.example.co.uk");
         CHECK(facts.dns == std::vector<std::string>{"www.example.org"});
+        CHECK(facts.dns_unlisted == std::vector<std::string>{"theirs.example.com"});
+        const rules::FactsView view(facts, false);
+        CHECK(view.facts.dns.size() == 2);
+        CHECK(view.facts.dns_listed().front() == "www.example.org");
         CHECK(facts.contradiction == contradiction);
         CHECK(facts.unread == !contradiction);
     }
@@ -80,6 +86,7 @@ TEST_CASE("names that are not to be shown are nowhere in a record", "[records][n
     Json record = known.record({ShownNames::registered_domain, ""});
     CHECK(record["flow"]["name"] == "example.co.uk");
     CHECK(record["flow"]["dns_names"] == Json::array({"example.org"}));
+    CHECK(record["flow"]["dns_names_unlisted"] == Json::array({"example.com"}));
     record = known.record({ShownNames::hashed, "key"});
     const auto name = record["flow"]["name"].get<std::string>();
     CHECK(name.starts_with("hmac:"));
@@ -92,6 +99,7 @@ TEST_CASE("names that are not to be shown are nowhere in a record", "[records][n
     CHECK(record["flow"]["name"].is_null());
     CHECK(record["flow"]["name_source"].is_null());
     CHECK_FALSE(record["flow"].contains("dns_names"));
+    CHECK_FALSE(record["flow"].contains("dns_names_unlisted"));
     CHECK(record["flow"]["app"] == "tls");
     CHECK(record.dump().find("example.co.uk") == std::string::npos);
 }

@@ -81,7 +81,7 @@ Octets dns(std::string_view name, std::uint16_t flags, std::string_view answer =
     return out;
 }
 struct Bench final : QuestionSink {
-    Inspection inspection;
+    Inspection inspection{Resolvers{false, {Prefix::containing(address("10.0.0.0"), 8)}}};
     std::vector<std::string> asked;
 
     void on_question(const PayloadSample&, std::string_view name) noexcept override {
@@ -99,8 +99,9 @@ struct Bench final : QuestionSink {
         sample.payload = payload;
         return inspection.on_payload(sample, *this);
     }
-    void answer(std::string_view name, std::string_view remote, Timestamp when, std::uint32_t ttl = 60) {
-        const auto resolver = key_of("10.0.0.1", 53, 40000, 17);
+    void answer(std::string_view name, std::string_view remote, Timestamp when, std::uint32_t ttl = 60,
+                std::string_view server = "10.0.0.1") {
+        const auto resolver = key_of(server, 53, 40000, 17);
         give(resolver, datapath::DIRECTION_OUT, dns(name, question), when);
         give(resolver, datapath::DIRECTION_IN, dns(name, response, remote, ttl), when);
     }
@@ -157,13 +158,13 @@ TEST_CASE("an address keeps all names that it was given, the newest last, for th
     bench.answer("a.example.org", "203.0.113.9", at(20), 60);
     const auto key = key_of("203.0.113.9", 443);
     FlowNames names = bench.inspection.names_of(update_of(key, at(30)));
-    REQUIRE(names.answered_count == 2);
+    REQUIRE(names.dns().size() == 2);
     CHECK(names.dns()[0] == "b.example.org");
     CHECK(names.name == "a.example.org");
     const auto kept = std::chrono::duration_cast<std::chrono::seconds>(NameCache::kept_after_ttl).count();
-    CHECK(bench.inspection.names_of(update_of(key, at(20 + 60 + kept))).answered_count == 2);
+    CHECK(bench.inspection.names_of(update_of(key, at(20 + 60 + kept))).dns().size() == 2);
     CHECK(bench.inspection.names_of(update_of(key, at(20 + 60 + kept + 1))).name == "b.example.org");
-    CHECK(bench.inspection.names_of(update_of(key, at(10 + 7200 + kept + 1))).answered_count == 0);
+    CHECK(bench.inspection.names_of(update_of(key, at(10 + 7200 + kept + 1))).dns().empty());
 }
 
 TEST_CASE("a name that does not exist contradicts a client that says it", "[inspect][names]") {
@@ -228,19 +229,148 @@ TEST_CASE("DNS over TCP is put together, message after message, beyond what is k
     CHECK(bench.inspection.counters().dns_unreadable == 0);
 }
 
+TEST_CASE(
+    "a DNS message over TCP that is too long, or misses a piece, is passed over, and the next one is read",
+    "[inspect][names]") {
+    Bench bench;
+    const auto resolver = key_of("10.0.0.1", 53, 40000, 6);
+    const auto message = [](Octets body, std::size_t bytes = 0) {
+        Octets out;
+        body.resize(std::max(body.size(), bytes));
+        put16(out, body.size());
+        out.insert(out.end(), body.begin(), body.end());
+        return out;
+    };
+    bench.give(resolver, datapath::DIRECTION_OUT, message(dns("a.example.org", question)), at(0), 5);
+    std::uint32_t sequence = 0xffffff00;  // and the numbers begin anew in between
+    const auto send = [&](const Octets& bytes, std::size_t segment, std::size_t seen_of_it) {
+        for (std::size_t from = 0; from < bytes.size(); from += segment) {
+            const std::size_t size = std::min(segment, bytes.size() - from);
+            const auto begin = bytes.begin() + static_cast<std::ptrdiff_t>(from);
+            if (const std::size_t seen = std::min(size, seen_of_it); seen != 0)
+                bench.give(resolver, datapath::DIRECTION_IN,
+                           {begin, begin + static_cast<std::ptrdiff_t>(seen)}, at(0), sequence);
+            sequence += static_cast<std::uint32_t>(size);
+        }
+    };
+    const Octets answer = message(dns("a.example.org", response, "203.0.113.9"));
+    const auto bound = [&] { return bench.inspection.counters().names.learned; };
+    const auto counted = [&] { return bench.inspection.counters(); };
+    SECTION("too long") {
+        const std::size_t bytes = GENERATE(std::size_t{65535}, Inspection::dns_message_bytes_max + 1);
+        send(message(dns("a.example.org", response, "203.0.113.9"), bytes), 1400, 1400);
+        CHECK(counted().dns_oversize == 1);
+        CHECK(bound() == 0);
+        send(answer, 20, 20);
+        CHECK(bound() == 1);
+    }
+    SECTION("as long as may be, with the next one in the same segments") {
+        Octets both =
+            message(dns("a.example.org", response, "203.0.113.9"), Inspection::dns_message_bytes_max);
+        both.insert(both.end(), answer.begin(), answer.end());
+        both.insert(both.end(), answer.begin(), answer.end());
+        send(both, GENERATE(std::size_t{1400}, std::size_t{5000}, std::size_t{65535}), 65535);
+        CHECK(bound() == 3);
+        CHECK(counted().dns_oversize + counted().dns_cut == 0);
+    }
+    SECTION("in packets longer than their samples") {
+        send(message(dns("a.example.org", response, "203.0.113.9"), 9000), 6000, 4096);
+        CHECK(bound() == 0);
+        send(answer, 1400, 1400);
+        CHECK(bound() == 1);
+        CHECK(counted().dns_cut == 1);
+        send(answer, 1400, 1400);
+        CHECK(bound() == 2);
+    }
+    SECTION("of which a sample is missing, and nothing more has room") {
+        send(message(dns("a.example.org", response, "203.0.113.9"), 16000), 1400, 1400);
+        CHECK(bound() == 1);
+        const Octets next = message(dns("a.example.org", response, "203.0.113.9"), 16000);
+        send({next.begin(), next.begin() + 100}, 100, 100);
+        // What is left of it was not handed over, nor was what came behind it.
+        sequence += static_cast<std::uint32_t>(next.size() - 100 + GENERATE(0, 2000));
+        send(answer, 1400, 1400);
+        CHECK(counted().dns_cut == 1);
+        send(answer, 1400, 1400);
+        CHECK(bound() == 3);
+    }
+    SECTION("the whole message is missing") {
+        send(answer, 1400, 1400);
+        sequence += 100;
+        send(answer, 1400, 1400);
+        CHECK(bound() == 2);
+        CHECK(counted().dns_cut == 0);
+    }
+    CHECK(counted().dns_unreadable == 0);
+}
+
+// Whoever may run a program here may ask a name server of their own.
+TEST_CASE("what a name server that is not listed says names an address, and opens nothing",
+          "[inspect][names]") {
+    Bench bench;
+    const auto key = key_of("203.0.113.9", 443);
+    const auto names = [&](Timestamp when) { return bench.inspection.names_of(update_of(key, when)); };
+    bench.answer("www.example.org", "203.0.113.9", at(0), 60, "198.51.100.53");
+    CHECK(names(at(1)).name == "www.example.org");
+    CHECK(names(at(1)).source == NameSource::dns_unlisted);
+    CHECK(names(at(1)).dns_listed().empty());
+    CHECK(bench.inspection.counters().dns_unlisted == 1);
+    // The others are told beside it, and those that count come last.
+    bench.answer("real.example.net", "203.0.113.9", at(2));
+    bench.answer("www.example.org", "203.0.113.9", at(3), 60, "198.51.100.53");
+    CHECK(names(at(4)).name == "real.example.net");
+    CHECK(names(at(4)).source == NameSource::dns);
+    REQUIRE(names(at(4)).dns().size() == 2);
+    CHECK(names(at(4)).dns_unlisted().front() == "www.example.org");
+    CHECK(names(at(4)).dns_listed().front() == "real.example.net");
+    // Nor does it take back a contradiction.
+    const auto web = key_of("203.0.113.9", 80);
+    bench.request(web, "www.example.org", at(5));
+    CHECK(bench.inspection.names_of(update_of(web, at(5))).contradiction);
+    bench.answer("www.example.org", "203.0.113.9", at(6));  // one that is listed does
+    CHECK_FALSE(bench.inspection.names_of(update_of(web, at(6))).contradiction);
+    CHECK(names(at(6)).dns_unlisted().empty());
+    // What it denies is no news, and its times hold for what it said only.
+    const auto theirs = key_of("198.51.100.53", 53, 40000, 17);
+    bench.give(theirs, datapath::DIRECTION_OUT, dns("www.example.org", question), at(7));
+    bench.give(theirs, datapath::DIRECTION_IN, dns("www.example.org", no_such_name), at(7));
+    CHECK(bench.inspection.counters().names.denied == 0);
+    bench.answer("real.example.net", "203.0.113.9", at(8), 86400, "198.51.100.53");
+    const auto kept = std::chrono::duration_cast<std::chrono::seconds>(NameCache::kept_after_ttl).count();
+    CHECK(names(at(2 + 60 + kept + 5)).dns_unlisted().front() == "real.example.net");
+    bench.inspection.set_resolvers({.any = true});
+    bench.answer("any.example.net", "203.0.113.9", at(9), 60, "198.51.100.53");
+    CHECK(names(at(9)).dns_listed().back() == "any.example.net");
+}
+
+TEST_CASE("answers of a server that is not listed push out none of the others", "[inspect][names]") {
+    NameCache cache;
+    const Address remote = address("203.0.113.9");
+    cache.learn("theirs.example.org", remote, 60, at(0), false);
+    for (int i = 1; i < 16; ++i)
+        cache.learn("n" + std::to_string(i) + ".example.org", remote, 60, at(i), true);
+    cache.learn("n16.example.org", remote, 60, at(20), true);
+    CHECK(cache.names_of(remote, at(20)).unlisted == 0);
+    CHECK_FALSE(cache.is_crowded(remote));
+    cache.learn("theirs.example.org", remote, 60, at(21), false);
+    CHECK(cache.names_of(remote, at(21)).unlisted == 0);
+    CHECK(cache.names_of(remote, at(21)).name.front() == "n1.example.org");
+    CHECK(cache.counters().evicted == 2);
+}
+
 TEST_CASE("limits of names are kept and counted", "[inspect][names]") {
     NameCache cache;
-    NameCache::Names names;
     for (int i = 0; i < 20; ++i)
-        cache.learn("n" + std::to_string(i) + ".example.org", address("203.0.113.9"), 60, at(i));
-    REQUIRE(cache.names_of(address("203.0.113.9"), at(20), names) == NameCache::names_of_address_max);
-    CHECK(names.front() == "n4.example.org");
+        cache.learn("n" + std::to_string(i) + ".example.org", address("203.0.113.9"), 60, at(i), true);
+    NameCache::Names names = cache.names_of(address("203.0.113.9"), at(20));
+    REQUIRE(names.count == NameCache::names_of_address_max);
+    CHECK(names.name.front() == "n4.example.org");
     CHECK(cache.is_crowded(address("203.0.113.9")));
     CHECK(cache.counters().evicted == 4);
     for (std::uint32_t i = 0; i < NameCache::bindings_max + 10; ++i)
-        cache.learn("m.example.org", Address::from_ipv4(0x0a000000 + i), 60, at(30));
+        cache.learn("m.example.org", Address::from_ipv4(0x0a000000 + i), 60, at(30), true);
     CHECK(cache.counters().bindings == NameCache::bindings_max);
-    CHECK(cache.names_of(address("203.0.113.9"), at(30), names) == 0);
+    CHECK(cache.names_of(address("203.0.113.9"), at(30)).count == 0);
     CHECK(cache.counters().evicted == 4 + 16 + 10);
     for (std::size_t i = 0; i < NameCache::denied_max + 1; ++i)
         cache.learn_denied("x" + std::to_string(i) + ".example.org", at(30));
@@ -343,7 +473,7 @@ TEST_CASE("an answer that nobody asked for is not believed", "[inspect][names]")
                              Timestamp when) {
         bench.give(from, datapath::DIRECTION_IN,
                    flags == response ? dns(name, flags, "203.0.113.9") : dns(name, flags), when);
-        return bench.inspection.names_of(update_of(key, when)).answered_count;
+        return bench.inspection.names_of(update_of(key, when)).dns().size();
     };
     CHECK(answers(resolver, "a.example.org", response, at(0)) == 0);
     bench.give(resolver, datapath::DIRECTION_OUT, dns("a.example.org", question), at(1));

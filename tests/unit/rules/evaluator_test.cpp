@@ -550,3 +550,39 @@ rules:
     CHECK(send("203.0.113.11", "c.example.net", elsewhere, 4) == 0);   // no entry asks for either
     CHECK(send("203.0.113.9", "evil.example.net", answered, 3602) == 1);  // an hour later
 }
+
+TEST_CASE("what only a name server that is not listed says opens no entry and excuses nothing; rules see it",
+          "[rules][evaluator]") {
+    Bench bench(R"(
+allow:
+  - {id: updates, to: {domain: "*.example.org"}, owner: o@example.org, reason: r, expires: 2030-01-01}
+rules:
+  - {id: bulk, title: t, level: low, when: {region: outside, allowed: false}, window: {sum: bytes_out, over: 1m, by: [remote], at_least: 1 MiB}}
+  - id: seen
+    title: t
+    level: low
+    when: {dns: a.example.org}
+    window: {sum: bytes_out, over: 1m, by: [remote], at_least: 1 MiB}
+    exceptions: [{match: {dns: b.example.org}, owner: o@example.org, expires: 2030-01-01}]
+)");
+    const std::array<std::string_view, 2> names{"b.example.org", "a.example.org"};
+    const auto send = [&](std::string_view remote, std::size_t unlisted) {
+        FlowFacts facts;
+        facts.dns = names;
+        facts.dns_unlisted = unlisted;
+        const FlowOf flow = FlowOf(remote).out(2 * mib).seen(at(0));
+        bench.findings.clear();
+        bench.evaluator.evaluate(flow.update, class_of(*bench.in_force, remote, "US"), at(0), bench.findings,
+                                 facts);
+        std::string out;
+        for (const Finding& finding : bench.findings) out += finding.rule_id + " ";
+        return out;
+    };
+    CHECK(send("203.0.113.9", 1) ==
+          "seen ");  // a.example.org is listed: allowed, and b.example.org excuses not
+    CHECK(send("203.0.113.10", 2) == "bulk seen ");
+    CHECK(
+        bench.findings.front().decision.reason ==
+        "updates: only a name server that is not in names.resolvers says that the address is a.example.org");
+    CHECK(send("203.0.113.11", 0).empty());
+}
