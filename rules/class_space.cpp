@@ -14,7 +14,9 @@ namespace {
 
 constexpr std::size_t prefixes_max = 512;  // of which it is looked up in which lists they lie together
 
-ClassSpace::Spot spot_of(const RegionSpec& spec, const Address& address) {
+// What the addresses of a prefix can be: of one that is wider than the local network at its beginning, both.
+void add_spots_of(const RegionSpec& spec, const Prefix& whole, std::set<ClassSpace::Spot>& spots) {
+    const Address& address = whole.base;
     ClassSpace::Spot out;
     for (const PolicyPrefix& prefix : spec.list_prefixes)
         if (prefix.prefix.contains(address)) out.lists.push_back(prefix.list);
@@ -24,7 +26,11 @@ ClassSpace::Spot spot_of(const RegionSpec& spec, const Address& address) {
     out.home = std::ranges::any_of(spec.home_prefixes, [&](const Prefix& p) { return p.contains(address); });
     const SpecialPrefix* special = find_special(address);
     out.local = !out.home && special != nullptr && special->kind == datapath::KIND_LOCAL;
-    return out;
+    spots.insert(out);
+    if (out.local && special->prefix.length > whole.length) {
+        out.local = false;
+        spots.insert(out);
+    }
 }
 
 }  // namespace
@@ -32,8 +38,10 @@ ClassSpace::Spot spot_of(const RegionSpec& spec, const Address& address) {
 ClassSpace::ClassSpace(const Policy& policy) : spec_(policy.region_spec()) {
     std::set<Spot> spots{Spot{}};
     for (const PolicyPrefix& prefix : spec_.list_prefixes)
-        spots.insert(spec_.list_prefixes.size() <= prefixes_max ? spot_of(spec_, prefix.prefix.base)
-                                                                : Spot{{prefix.list}, false, false});
+        if (spec_.list_prefixes.size() <= prefixes_max)
+            add_spots_of(spec_, prefix.prefix, spots);
+        else
+            spots.insert(Spot{{prefix.list}, false, false});
     if (!spec_.home_prefixes.empty()) spots.insert(Spot{{}, true, false});
     spots_.assign(spots.begin(), spots.end());
     for (char first = 'A'; first <= 'Z'; ++first)

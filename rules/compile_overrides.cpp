@@ -69,7 +69,7 @@ void PolicyBuilder::read_override(const Fields& fields) {
     Override out;
     out.where = fields.where();
     out.target = fields.scalars(target->key).front();
-    out.disable = fields.text("disable") == "true";
+    if (fields.has("disable")) out.disable = fields.text("disable") == "true";
     for (const Node* node : fields.nodes("append")) out.append = node;
     for (const Node* node : fields.nodes("replace")) out.replace = node;
     overrides_[std::string(target->kind) + " " + out.target->text].push_back(std::move(out));
@@ -83,9 +83,15 @@ const Node* PolicyBuilder::overridden(std::string_view kind, const std::string& 
     bool disabled = false;
     for (Override& change : found->second) {
         change.used = true;
-        disabled |= change.disable;
+        disabled = change.disable.value_or(disabled);  // the last word counts, as with every other key
         if (change.replace != nullptr) {
             for (const Node::Entry& entry : change.replace->entries) {
+                if (entry.key->text == "id") {
+                    problems_.error(change.where, *entry.key, "cannot-rename",
+                                    "an override cannot give " + in_quotes(id) + " another id",
+                                    "disable it, and write a rule or an entry of your own");
+                    continue;
+                }
                 if (Node::Entry* known = find_entry(*merged, entry.key->text))
                     *known = entry;
                 else
@@ -94,17 +100,26 @@ const Node* PolicyBuilder::overridden(std::string_view kind, const std::string& 
         }
         if (change.append != nullptr) append_to(*merged, *change.append, mapping, change.where);
     }
-    if (disabled) return nullptr;
+    if (disabled) {
+        disabled_.insert(std::string(kind) + " " + id);
+        return nullptr;
+    }
     merged_.push_back(std::move(merged));
     return merged_.back().get();
 }
 
 // Values behind the values that are there; below a mapping key by key.
-void PolicyBuilder::append_to(Node& node, const Node& more, const Mapping& mapping, const Where& where) {
+void PolicyBuilder::append_to(Node& node, const Node& more, const Mapping& mapping, const Where& where,
+                              bool within_not) {
     for (const Node::Entry& entry : more.entries) {
         Node::Entry* known = find_entry(node, entry.key->text);
         const Key* key = mapping.find(entry.key->text);
         if (known == nullptr || key == nullptr) {  // an unknown key is told when the entry is read
+            if (within_not && key != nullptr && !node.entries.empty())
+                problems_.error(where, *entry.key, "cannot-append",
+                                "`not` names other fields: with `" + std::string(key->name) +
+                                    "` beside them it would exclude less than before",
+                                "append `all: [{not: {" + std::string(key->name) + ": ...}}]` to `when`");
             node.entries.push_back(entry);
             continue;
         }
@@ -112,7 +127,7 @@ void PolicyBuilder::append_to(Node& node, const Node& more, const Mapping& mappi
         const bool list = takes_list(key->form) || key->form == Form::mapping_list;
         if (key->form == Form::mapping && value->kind == Node::Kind::mapping &&
             entry.value->kind == Node::Kind::mapping) {
-            append_to(*value, *entry.value, *key->inner, where);
+            append_to(*value, *entry.value, *key->inner, where, key->name == "not");
         } else if (list) {
             value->items = items_of(known->value);
             for (const NodePtr& item : items_of(entry.value)) value->items.push_back(item);

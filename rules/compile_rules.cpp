@@ -4,48 +4,9 @@
 
 #include "rules/compiler.h"
 #include "rules/limits.h"
+#include "rules/relations.h"
 
 namespace egresswatch::rules {
-
-namespace {
-
-// Whether every value of `b` is one of `a`'s; false where that is not plain to see.
-bool covers(const Predicate& a, const Predicate& b) {
-    if (a.text == b.text) return true;
-    if (!a.patterns.empty() || !b.patterns.empty() || !a.ranges.empty() || !a.spans.empty()) return false;
-    if ((b.bits & ~a.bits) != 0 || (b.unknown && !a.unknown)) return false;
-    const auto all_in = [](const auto& outer, const auto& inner, auto equal) {
-        return std::ranges::all_of(inner, [&](const auto& i) {
-            return std::ranges::any_of(outer, [&](const auto& o) { return equal(o, i); });
-        });
-    };
-    const auto same_name = [](const NamedSet& x, const NamedSet& y) { return x.name == y.name; };
-    const auto port_in = [](const PortRange& outer, const PortRange& inner) {
-        return outer.first <= inner.first && inner.last <= outer.last &&
-               (outer.l4_proto == 0 || outer.l4_proto == inner.l4_proto);
-    };
-    const auto prefix_in = [](const Prefix& o, const Prefix& i) {
-        return o.is_ipv4() == i.is_ipv4() && o.length <= i.length && o.contains(i.base);
-    };
-    const auto domain_in = [](const DomainName& o, const DomainName& i) {
-        return o == i || (o.below && i.name.ends_with("." + o.name));
-    };
-    return all_in(a.cidrs, b.cidrs, prefix_in) && all_in(a.sets, b.sets, same_name) &&
-           all_in(a.countries, b.countries, std::equal_to<>{}) && all_in(a.ports, b.ports, port_in) &&
-           all_in(a.numbers, b.numbers, std::equal_to<>{}) && all_in(a.texts, b.texts, std::equal_to<>{}) &&
-           all_in(a.domains, b.domains, domain_in);
-}
-
-bool covers(const Condition& a, const Condition& b) {
-    if (!a.all.empty() || !a.any.empty() || !a.none.empty()) return false;
-    return std::ranges::all_of(a.predicates, [&](const Predicate& outer) {
-        return std::ranges::any_of(b.predicates, [&](const Predicate& inner) {
-            return outer.field == inner.field && covers(outer, inner);
-        });
-    });
-}
-
-}  // namespace
 
 void PolicyBuilder::read_rules(const File& file) {
     const auto& nodes = file.fields->nodes("rules");

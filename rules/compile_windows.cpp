@@ -251,6 +251,13 @@ std::optional<std::size_t> PolicyBuilder::find_rule(const Where& where, const No
     const auto found = std::ranges::find(policy_->rules, node.text, &Rule::id);
     if (found == policy_->rules.end()) {
         if (some_unreadable_) return std::nullopt;
+        if (disabled_.contains("rule " + node.text)) {
+            problems_.error(
+                where, node, "disabled-rule", "an override disables the rule " + in_quotes(node.text),
+                "disable this sequence too, or let the rule count: `replace: {status: test}` records "
+                "without alerting");
+            return std::nullopt;
+        }
         std::vector<std::string_view> names;
         for (const Rule& rule : policy_->rules) names.push_back(rule.id);
         const std::string_view near = nearest(node.text, names);

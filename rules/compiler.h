@@ -7,6 +7,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -54,7 +55,8 @@ private:
     void read_override(const Fields& fields);
     // The entry as the overrides of its id make it; null where they disable it.
     const Node* overridden(std::string_view kind, const std::string& id, const Node& node);
-    void append_to(Node& node, const Node& more, const Mapping& mapping, const Where& where);
+    void append_to(Node& node, const Node& more, const Mapping& mapping, const Where& where,
+                   bool within_not = false);
     void check_overrides();
     void read_lists(const File& file);
     void read_list(const Fields& fields, const std::string& name, const Node& key);
@@ -123,10 +125,11 @@ private:
         const Node* target = nullptr;
         const Node* append = nullptr;
         const Node* replace = nullptr;
-        bool disable = false;
+        std::optional<bool> disable;
         bool used = false;
     };
     std::map<std::string, std::vector<Override>> overrides_;  // "rule bulk", in file order
+    std::set<std::string> disabled_;                          // likewise
     std::vector<NodePtr> merged_;  // what overrides made; diagnostics point into it
 };
 

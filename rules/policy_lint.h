@@ -1,9 +1,9 @@
 // rules/policy_lint.h - what is well formed and can never do what it is there for. Internal to rules/.
 // SPDX-License-Identifier: Apache-2.0
 //
-// By trial: every class that an address can have under the policy is held against each condition. A warning
-// is given only where none of them can satisfy it. Limits: trials_max, beyond which nothing more is warned
-// of.
+// By trial: every class that an address can have under the policy is held against each condition; and by
+// comparing conditions with each other (relations.h). A warning is given only for what is certain. Limits:
+// trials_max and comparisons_max, beyond which nothing more is warned of.
 #pragma once
 
 #include <cstddef>

@@ -367,6 +367,14 @@ Value<std::string> parse_domain(std::string_view text) {
         return bad("bad-domain", in_quotes(text) + std::string(what),
                    "write a name as in example.org, or *.example.org for every name below it but not itself");
     };
+    if (std::ranges::any_of(text, [](char c) { return static_cast<unsigned char>(c) >= 0x80; }))
+        return bad("bad-domain", in_quotes(text) + " has letters that DNS does not carry",
+                   "write the name as it is asked for, xn--..., which `idn2 NAME` prints");
+    if (text.contains('/') || text.contains(':'))
+        return bad("bad-domain", in_quotes(text) + " is not a domain name",
+                   "write the name alone, without scheme, port and path");
+    if (text.size() > 1 && text.ends_with('.'))
+        return bad("bad-domain", in_quotes(text) + " ends in a dot", "write it without");
     std::string_view name = text;
     if (name.starts_with("*.")) name.remove_prefix(2);
     if (name.empty() || name.size() > 253) return refuse(" is not a domain name");  // RFC 1035 section 2.3.4
