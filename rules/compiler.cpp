@@ -259,6 +259,7 @@ void PolicyBuilder::read_list(const Fields& fields, const std::string& name, con
     if (fields.node().kind == Node::Kind::mapping && !named.has_destinations && !named.has_executables)
         problems_.error(fields.where(), key, "empty-list", "the list " + in_quotes(name) + " is empty",
                         "give it " + std::string("cidr, country, asn, domain or executable, or remove it"));
+    policy_->lists.push_back({name, named.set, prefixes});
     lists_.emplace(name, std::move(named));
 }
 
@@ -381,6 +382,12 @@ std::vector<Prefix> PolicyBuilder::prefixes_of(const Fields& fields, std::string
 }
 
 bool PolicyBuilder::claim(std::string kind, const std::string& id, const Where& where, const Node& node) {
+    const std::size_t count = ++counts_[kind];
+    if (count == limits::entries_max + 1)
+        problems_.error(where, node, "too-many-entries",
+                        "more than " + std::to_string(limits::entries_max) + " entries of this kind: " + kind,
+                        "put addresses and names into lists, and one entry for each list");
+    if (count > limits::entries_max) return false;
     const auto [first, is_new] = claimed_.emplace(kind + " " + id, place_of(where, node));
     if (!is_new)
         problems_.error(where, node, "duplicate-id",

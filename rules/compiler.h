@@ -129,6 +129,7 @@ private:
         bool used = false;
     };
     std::map<std::string, std::vector<Override>> overrides_;  // "rule bulk", in file order
+    std::map<std::string, std::size_t> counts_;               // claimed, of each kind
     std::set<std::string> disabled_;                          // likewise
     std::vector<NodePtr> merged_;  // what overrides made; diagnostics point into it
 };

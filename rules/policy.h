@@ -191,6 +191,12 @@ struct Region {
     std::vector<std::uint32_t> asns;
 };
 
+struct List {
+    std::string name;
+    NamedSet set;                  // executables too
+    std::vector<Prefix> prefixes;  // of set.prefixes
+};
+
 class Policy {
 public:
     std::string name;
@@ -199,6 +205,7 @@ public:
     std::vector<Site> sites;
     std::vector<Region> regions;
     std::string home;  // name of the home region
+    std::vector<List> lists;
     std::vector<AllowEntry> allows;
     std::vector<Rule> rules;
     std::vector<std::string> files;  // in the order in which they were read

@@ -17,45 +17,6 @@ namespace {
 constexpr std::size_t classes_max = 500'000;  // looked at; a policy with more says so
 constexpr std::size_t countries_named = 12;   // of a group of classes; of more the number only
 
-// A scalar that another reader could take for something else stands in quotes.
-std::string scalar(const std::string& text) {
-    const bool plain = !text.empty() && text.find_first_of(":{}[],&*#?|<>=!%@\"'`") == std::string::npos &&
-                       text.front() != ' ' && text.front() != '-' && text != "NO" && text != "ON";
-    if (plain) return text;
-    std::string out = "\"";
-    for (const char c : text) out += c == '"' || c == '\\' ? std::string("\\") + c : std::string(1, c);
-    return out + "\"";
-}
-
-// Predicate::text is the values with ", " between them.
-std::string values(const std::string& text) {
-    if (text.find(", ") == std::string::npos) return scalar(text);
-    std::string out;
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find(", ", at), text.size());
-        out += (out.empty() ? "[" : ", ") + scalar(text.substr(at, end - at));
-        at = end + 2;
-    }
-    return out + "]";
-}
-
-std::string condition_text(const Condition& condition) {
-    std::string out;
-    const auto add = [&](const std::string& part) { out += (out.empty() ? "" : ", ") + part; };
-    for (const Predicate& predicate : condition.predicates)
-        add(std::string(field_info(predicate.field).name) + ": " + values(predicate.text));
-    const auto nested = [&](const char* key, const std::vector<Condition>& conditions) {
-        if (conditions.empty()) return;
-        std::string inner;
-        for (const Condition& one : conditions) inner += (inner.empty() ? "" : ", ") + condition_text(one);
-        add(std::string(key) + ": [" + inner + "]");
-    };
-    nested("all", condition.all);
-    nested("any", condition.any);
-    for (const Condition& none : condition.none) add("not: " + condition_text(none));
-    return "{" + out + "}";
-}
-
 std::string by_text(const std::vector<Field>& by) {
     std::string out;
     for (const Field field : by) out += (out.empty() ? "" : ", ") + std::string(field_info(field).name);
@@ -70,41 +31,8 @@ std::string amount_text(const Rule& rule) {
 
 std::string countries_text(const std::set<Country>& countries) {
     std::string out;
-    for (const Country& country : countries) out += (out.empty() ? "" : ", ") + scalar(country);
+    for (const Country& country : countries) out += (out.empty() ? "" : ", ") + country;
     return "[" + out + "]";
-}
-
-std::string allow_text(const AllowEntry& entry) {
-    std::string out =
-        "  - id: " + entry.id +
-        "\n    # to, from, direction and when, as one condition\n    match: " + condition_text(entry.match) +
-        "\n";
-    if (entry.ceiling)
-        out += "    ceiling: {bytes_out: " + std::to_string(entry.ceiling->bytes_out) +
-               " B, per: " + to_text(entry.ceiling->per) + "}\n";
-    return out + "    owner: " + scalar(entry.owner) + "\n    reason: " + scalar(entry.reason) +
-           "\n    expires: " + scalar(entry.expires.text) + "\n";
-}
-
-std::string rule_text(const Rule& rule) {
-    std::string tags;
-    for (const std::string& tag : rule.tags) tags += (tags.empty() ? "" : ", ") + tag;
-    std::string out = "  - id: " + rule.id + "\n    title: " + scalar(rule.title) +
-                      "\n    revision: " + std::to_string(rule.revision) +
-                      "\n    level: " + std::string(level_name(rule.level)) + "\n    tags: [" + tags +
-                      "]\n    when: " + condition_text(rule.when) + "\n    " +
-                      (rule.kind == RuleKind::sum ? "window: {sum: " + rule.measure_text + ", over: "
-                       : rule.kind == RuleKind::distinct
-                           ? "window: {distinct: " + std::string(field_info(rule.distinct).name) + ", over: "
-                           : std::string(rule_kind_name(rule.kind)) + ": {over: ") +
-                      to_text(rule.over) + ", by: " + by_text(rule.by) + ", at_least: " + amount_text(rule) +
-                      "}\n    suppress: {for: " + to_text(rule.suppress_for) +
-                      ", by: " + by_text(rule.suppress_by) + "}\n";
-    if (!rule.exceptions.empty()) out += "    exceptions:\n";
-    for (const RuleException& exception : rule.exceptions)
-        out += "      - {match: " + condition_text(exception.match) + ", owner: " + scalar(exception.owner) +
-               ", expires: " + scalar(exception.expires.text) + "}\n";
-    return out;
 }
 
 // Classes that can match the same.
@@ -171,25 +99,6 @@ std::string windows_text(const Policy& policy) {
 }
 
 }  // namespace
-
-std::string effective_policy(const Policy& policy) {
-    std::string out = "policy: egresswatch/v1\nname: " + policy.name +
-                      "\nrevision: " + std::to_string(policy.revision) + "\nowner: " + scalar(policy.owner) +
-                      "\nhome: " + policy.home + "\n# sha256 " + policy.content_hash() + "\n\nregions:\n";
-    for (const Region& region : policy.regions) {
-        out += "  " + region.name + ": {countries: " + countries_text(region.countries);
-        std::string prefixes;
-        for (const Prefix& prefix : region.prefixes)
-            prefixes += (prefixes.empty() ? "" : ", ") + scalar(prefix.to_string());
-        if (!prefixes.empty()) out += ", cidr: [" + prefixes + "]";
-        out += "}\n";
-    }
-    out += "\nallow:" + std::string(policy.allows.empty() ? " []\n" : "\n");
-    for (const AllowEntry& entry : policy.allows) out += allow_text(entry);
-    out += "\nrules:" + std::string(policy.rules.empty() ? " []\n" : "\n");
-    for (const Rule& rule : policy.rules) out += rule_text(rule);
-    return out;
-}
 
 std::string explain_compiled(const Policy& policy, const std::string& site) {
     bool cut = false;

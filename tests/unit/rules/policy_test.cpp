@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "rules/limits.h"
+#include "rules/policy_text.h"
 #include "rules/schema.h"
 #include "tests/unit/rules/support.h"
 
@@ -171,6 +172,39 @@ TEST_CASE("an alias bomb, deep nesting and endless lists are refused and not tri
     std::string many = "x: [";
     for (std::size_t i = 0; i <= limits::yaml_nodes_max; ++i) many += "a,";
     CHECK(has_code(compile_text(many + "]\n").error(), "rules/too-many-values"));
+}
+
+TEST_CASE("the policy in effect is printed in its language, and compiles to the same", "[rules][policy]") {
+    const fs::path source(EGRESSWATCH_SOURCE_DIR);
+    for (const char* path : {"tests/unit/rules/whole-policy.yaml", "docs/examples/policy.d", "rules/packs",
+                             "tests/support/policy.d"}) {
+        INFO(path);
+        const auto first = load_policy(source / path);
+        REQUIRE(first);
+        const std::string text = effective_policy(*first->policy);
+        const auto second = compile_text(text);
+        if (!second) FAIL(format_diagnostic(second.error().front()));
+        const auto without_hash = [](std::string dump) {
+            const std::size_t at = dump.find("# sha256");
+            return dump.erase(at, dump.find('\n', at) - at);
+        };
+        CHECK(without_hash(effective_policy(*second->policy)) == without_hash(text));
+        REQUIRE(second->policy->rules.size() == first->policy->rules.size());
+        for (std::size_t i = 0; i < first->policy->rules.size(); ++i)
+            CHECK(second->policy->rules[i].definition == first->policy->rules[i].definition);
+        CHECK(second->policy->allows.size() == first->policy->allows.size());
+        CHECK(second->policy->sites.size() == first->policy->sites.size());
+        CHECK(second->policy->region_spec().list_names == first->policy->region_spec().list_names);
+    }
+}
+
+TEST_CASE("more entries of a kind than the limit are refused", "[rules][policy]") {
+    std::string text = header() + "lists:\n";
+    for (std::size_t i = 0; i <= limits::entries_max; ++i)
+        text += "  l" + std::to_string(i) + ": {country: [US]}\n";
+    const auto loaded = compile_text(text);
+    REQUIRE(!loaded);
+    CHECK(loaded.error().front().code == "rules/too-many-entries");
 }
 
 TEST_CASE("a byte order mark and carriage returns change nothing", "[rules][policy]") {
