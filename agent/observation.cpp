@@ -30,6 +30,7 @@ Observation::Flow Observation::flow_of(const FlowUpdate& update, const ClassInfo
     flow.remote_port = update.remote_port();
     flow.local_port = update.local_port();
     flow.remote_connects = update.initiator == datapath::INITIATOR_REMOTE;
+    flow.tunnelled = update.key.tunnel != datapath::TUNNEL_NONE;
     flow.is_new = update.total == counters;
     flow.bytes_out = counters.bytes_out;
     flow.bytes_in = counters.bytes_in;
@@ -39,6 +40,10 @@ Observation::Flow Observation::flow_of(const FlowUpdate& update, const ClassInfo
 }
 
 void Observation::add(const Flow& flow) {
+    if (flow.tunnelled) {
+        tunnelled_ += flow.is_new ? 1 : 0;
+        return;
+    }
     ObservedGroup group;
     group.prefix = Prefix::containing(flow.remote, flow.remote.is_ipv4() ? network_length4 : network_length6);
     group.country = flow.country;
@@ -78,7 +83,7 @@ std::vector<ObservedGroup> Observation::groups() const {
 }
 
 Json Observation::to_json() const {
-    Json out{{"not_grouped", not_grouped_}, {"groups", Json::array()}};
+    Json out{{"not_grouped", not_grouped_}, {"tunnelled", tunnelled_}, {"groups", Json::array()}};
     for (const ObservedGroup& group : groups()) {
         Json addresses = Json::array();
         for (const Address& address : group.addresses) addresses.push_back(address.to_string());
@@ -130,6 +135,7 @@ std::optional<Observation> Observation::from_json(const nlohmann::json& json) {
     try {
         Observation out;
         out.not_grouped_ = json.value("not_grouped", std::uint64_t{0});
+        out.tunnelled_ = json.value("tunnelled", std::uint64_t{0});
         for (const auto& item : json.at("groups")) {
             auto group = group_of(item);
             if (!group) return std::nullopt;

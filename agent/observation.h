@@ -49,6 +49,7 @@ public:
         std::uint16_t local_port = 0;
         bool remote_connects = false;
         std::string process;
+        bool tunnelled = false;
         bool is_new = true;  // not counted before: a flow's further news add volume only
         std::uint64_t bytes_out = 0;
         std::uint64_t bytes_in = 0;
@@ -60,6 +61,8 @@ public:
 
     void add(const Flow& flow);
     [[nodiscard]] std::uint64_t not_grouped() const noexcept { return not_grouped_; }
+    // Flows in tunnels: in no group, since an entry for what is inside would not cover the tunnel's far end.
+    [[nodiscard]] std::uint64_t tunnelled() const noexcept { return tunnelled_; }
     // By bytes out, the largest first.
     [[nodiscard]] std::vector<ObservedGroup> groups() const;
 
@@ -70,6 +73,7 @@ public:
 private:
     std::map<std::string, ObservedGroup> groups_;  // by what makes a group, as text
     std::uint64_t not_grouped_ = 0;
+    std::uint64_t tunnelled_ = 0;
 };
 
 }  // namespace egresswatch

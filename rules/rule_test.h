@@ -25,7 +25,10 @@ struct TestFlow {
     std::chrono::seconds at{};
     std::vector<Prefix> remotes;     // repetitions go through the addresses of a prefix
     std::vector<Country> countries;  // empty text: unknown
-    std::vector<PortRange> ports;    // repetitions go through a range
+    bool disputed = false;
+    std::vector<std::uint32_t> asns;  // empty: unknown
+    std::string interface;            // likewise
+    std::vector<PortRange> ports;     // repetitions go through a range
     std::optional<std::uint16_t> local_port;
     std::uint8_t l4_proto = 6;
     Address local;
@@ -54,6 +57,7 @@ struct RuleCase {
     std::string name;
     SourceSpan place;
     Timestamp start{};
+    std::string site;
     std::vector<std::string> rules;  // whose findings count; empty: all
     std::vector<TestFlow> flows;
     std::vector<ExpectedFinding> expected;

@@ -69,6 +69,7 @@ RuleCase Reader::read_case(const Fields& fields) {
         const bool whole_day = fields.text("start").size() == 10;
         out.start = *start - (whole_day ? std::chrono::days(1) : std::chrono::days(0));
     }
+    out.site = fields.text("site");
     for (const Node* rule : fields.scalars("rules")) out.rules.push_back(rule->text);
     for (const Node* node : fields.nodes("flows")) {
         Fields flow(*node, schema::test_flow, fields.where(), problems_);
@@ -94,6 +95,9 @@ TestFlow Reader::read_flow(const Fields& fields) {
     flow.at = duration(fields, "at");
     flow.remotes = fields.list("remote", parse_prefix);
     for (const Node* node : fields.scalars("country")) flow.countries.push_back(country(node->text));
+    flow.disputed = fields.text("disputed") == "true";
+    flow.asns = fields.list("asn", parse_asn);
+    flow.interface = fields.text("interface");
     flow.local = address(fields, "local", "10.0.0.5");
     const auto protocols = fields.list("l4_proto", parse_l4_proto);
     flow.ports = fields.list("port", parse_ports);
@@ -184,7 +188,8 @@ ExpectedFinding Reader::read_expected(const Fields& fields) {
     out.place = span_of(fields);
     out.at = duration(fields, "at");
     out.rule = fields.text("rule");
-    for (const std::string_view key : {"level", "country", "flows", "suppressed"})
+    for (const std::string_view key : {"level", "country", "flows", "suppressed", "port", "asn", "executable",
+                                       "registered_domain", "allow"})
         if (!fields.scalars(key).empty()) out.fields.push_back({std::string(key), fields.text(key)});
     for (const std::string_view key : {"remote", "remote_prefix"}) {
         const auto prefixes = fields.list(key, parse_prefix);

@@ -31,8 +31,9 @@ class Classes {
 public:
     explicit Classes(const Policy& policy) : policy_(policy) {}
 
-    std::uint16_t of(const Address& address, const Country& country) {
+    std::uint16_t of(const Address& address, const Country& country, bool disputed = false) {
         ClassInfo info = classify(address, country);
+        info.disputed = disputed;
         by_address_[address.to_string()] = info;
         const auto at = static_cast<std::size_t>(std::ranges::find(infos_, info) - infos_.begin());
         if (at == infos_.size()) infos_.push_back(std::move(info));
@@ -77,7 +78,35 @@ private:
     std::map<std::string, ClassInfo> by_address_;
 };
 
-FlowUpdate head_of(const TestFlow& flow, std::uint64_t number, Classes& classes) {
+// What a host knows of addresses and interfaces beyond their class.
+class Around {
+public:
+    void set_asn(const Address& address, std::uint32_t asn) { asns_[address] = asn; }
+    std::uint32_t ifindex_of(const std::string& name) {
+        if (name.empty()) return 0;
+        const auto at = static_cast<std::size_t>(std::ranges::find(interfaces_, name) - interfaces_.begin());
+        if (at == interfaces_.size()) interfaces_.push_back(name);
+        return static_cast<std::uint32_t>(at + 1);
+    }
+    [[nodiscard]] Evaluator::Host host(const std::string& site) const {
+        Evaluator::Host out;
+        out.site = site;
+        out.asn_of = [this](const Address& address) {
+            const auto found = asns_.find(address);
+            return found == asns_.end() ? 0 : found->second;
+        };
+        out.interface_name = [this](std::uint32_t ifindex) {
+            return ifindex == 0 ? std::string() : interfaces_.at(ifindex - 1);
+        };
+        return out;
+    }
+
+private:
+    std::map<Address, std::uint32_t> asns_;
+    std::vector<std::string> interfaces_;
+};
+
+FlowUpdate head_of(const TestFlow& flow, std::uint64_t number, Classes& classes, Around& around) {
     FlowUpdate update;
     const Prefix& prefix = flow.remotes[number % flow.remotes.size()];
     const Address remote = nth_address(prefix, number / flow.remotes.size());
@@ -94,7 +123,9 @@ FlowUpdate head_of(const TestFlow& flow, std::uint64_t number, Classes& classes)
             flow.local_port.value_or(static_cast<std::uint16_t>(first_port + number % ports)));
     }
     update.key.tunnel = flow.tunnel;
-    update.key.class_id = classes.of(remote, flow.countries[number % flow.countries.size()]);
+    update.key.class_id = classes.of(remote, flow.countries[number % flow.countries.size()], flow.disputed);
+    if (!flow.asns.empty()) around.set_asn(remote, flow.asns[number % flow.asns.size()]);
+    update.ifindex = around.ifindex_of(flow.interface);
     update.initiator = flow.initiator;
     update.initiator_sure = flow.initiator != datapath::INITIATOR_UNKNOWN;
     if (flow.tunnel != datapath::TUNNEL_NONE) {
@@ -258,9 +289,12 @@ CaseResult run_rule_case(const RuleCase& test, const std::shared_ptr<const Polic
             result.differences.push_back("the policy has no rule \"" + expected.rule + "\"");
     for (const std::string& id : test.rules)
         if (!known(id)) result.differences.push_back("the policy has no rule \"" + id + "\"");
+    if (!test.site.empty() && !has_site(*policy, test.site))
+        result.differences.push_back("the policy has no site \"" + test.site + "\"");
     if (!result.differences.empty()) return result;
 
     Classes classes(*policy);
+    Around around;
     std::vector<Step> steps;
     for (const TestFlow& flow : test.flows)
         for (std::uint64_t number = 0; number < flow.times; ++number) {
@@ -270,11 +304,12 @@ CaseResult run_rule_case(const RuleCase& test, const std::shared_ptr<const Polic
                 return result;
             }
             add_steps(flow, number, test.start + flow.at + flow.every * static_cast<std::int64_t>(number),
-                      head_of(flow, number, classes), steps);
+                      head_of(flow, number, classes, around), steps);
         }
     std::ranges::stable_sort(steps, {}, [](const Step& step) { return step.update.last_seen; });
 
-    Evaluator evaluator(policy, [&](const Address& address) { return classes.find(address); });
+    Evaluator evaluator(
+        policy, [&](const Address& address) { return classes.find(address); }, around.host(test.site));
     std::vector<Finding> findings;
     Timestamp now = test.start;
     const auto pass_time = [&](Timestamp to) {

@@ -26,10 +26,11 @@ constexpr std::array<Key, 3> rule_tests_keys{{
      "Policy files and directories under test, relative to this file. Default: the directory of this file."},
     {"cases", mapping_list, required, "Each runs alone, from empty windows.", {}, &rule_case},
 }};
-constexpr std::array<Key, 6> rule_case_keys{{
+constexpr std::array<Key, 7> rule_case_keys{{
     {"name", text, required, "What the case shows, as a sentence."},
     {"start", expiry, optional,
      "The packet time of 0s, a day (its first instant, UTC) or an instant. Default: 2026-03-02, a Monday."},
+    {"site", text, optional, "Site of the host, one of the policy's. Default: none is known."},
     {"rules", text_list, optional,
      "Rules whose findings are looked at; also egresswatch/allow-ceiling and its like. Default: all of the "
      "policy."},
@@ -42,7 +43,7 @@ constexpr std::array<Key, 6> rule_case_keys{{
      &expected_finding},
     {"until", duration, optional, "How far time goes on. Default: to the last update of a flow."},
 }};
-constexpr std::array<Key, 32> test_flow_keys{{
+constexpr std::array<Key, 35> test_flow_keys{{
     {"at", duration, required, "When its first packet is seen, from `start` on."},
     {"remote", cidr_list, required,
      "The remote address. Repetitions go through the addresses of a prefix, and through a list."},
@@ -54,6 +55,10 @@ constexpr std::array<Key, 32> test_flow_keys{{
      nullptr,
      Source::given,
      true},
+    {"disputed", boolean, optional, "true: the geo sources disagree about the country."},
+    {"asn", asn_list, optional,
+     "AS number of the remote address. Repetitions go through a list. Default: unknown."},
+    {"interface", text, optional, "The interface that it passes. Default: unknown."},
     {"port", port_list, optional, "The remote port. Repetitions go through a range. Default: 443/tcp."},
     {"local_port", integer, optional, "Default: another one for each repetition, from 49152 on."},
     {"l4_proto", protocol_list, optional, "Where there are no ports, as in icmp."},
@@ -97,7 +102,7 @@ constexpr std::array<Key, 32> test_flow_keys{{
     {"times", integer, optional, "How often it is repeated, each time as a new connection. Default: 1."},
     {"every", duration, optional, "The time from one repetition to the next. Default: 0s."},
 }};
-constexpr std::array<Key, 9> expected_finding_keys{{
+constexpr std::array<Key, 14> expected_finding_keys{{
     {"at", duration, required, "When it comes, to the second, from `start` on."},
     {"rule", text, required,
      "Which rule finds it; also egresswatch/allow-ceiling, -expires, -expired, "
@@ -113,6 +118,11 @@ constexpr std::array<Key, 9> expected_finding_keys{{
      nullptr,
      Source::given,
      true},
+    {"port", text, optional, "The value of that field of its group, as for the four below."},
+    {"asn", text, optional, "As in 64500."},
+    {"executable", text, optional, "As in /usr/bin/restic."},
+    {"registered_domain", text, optional, "As in example.org."},
+    {"allow", text, optional, "The allow entry that it is about."},
     {"value", size, optional, "What the window held: bytes with a unit, numbers without."},
     {"flows", integer, optional, "How many flows were counted in the window."},
     {"suppressed", integer, optional, "How often it had filled again since the finding before."},

@@ -13,6 +13,7 @@
 #include "agent/cli/learn_file.h"
 #include "agent/cli/replay_pass.h"
 #include "agent/daemon/control_protocol.h"
+#include "classifier/region/asn_data.h"
 #include "classifier/region/geo_data.h"
 #include "rules/values.h"
 
@@ -28,6 +29,8 @@ struct LearnOptions {
     std::string time = "10m";
     std::string bytes_min = "0 B";
     std::string output;
+    std::string asn_file;
+    std::string group_by = "prefix";
     std::vector<std::string> local_networks;
 };
 
@@ -136,10 +139,17 @@ int run(const LearnOptions& options) {
     const auto bytes_min = rules::parse_size(options.bytes_min);
     if (!bytes_min)
         return complain(wrong("--min-bytes: " + bytes_min.error().message + "; " + bytes_min.error().help));
+    ProposalOptions how{*bytes_min, {}, options.group_by == "asn"};
+    if (how.by_asn && options.asn_file.empty())
+        return complain(wrong("--group-by asn needs AS data: name a file with --asn"));
+    if (!options.asn_file.empty()) {
+        auto asn = AsnData::open(options.asn_file);
+        if (!asn) return complain(wrong("--asn: " + asn.error().message));
+        how.asn_of = [data = std::move(*asn)](const Address& address) { return data->find(address); };
+    }
     const auto learned = learn(options);
     if (!learned) return complain(learned.error());
-    const Proposal proposal =
-        propose(learned->observation, {learned->source, "egresswatch learn"}, *bytes_min);
+    const Proposal proposal = propose(learned->observation, {learned->source, "egresswatch learn"}, how);
     std::FILE* out = options.output.empty() ? stdout : std::fopen(options.output.c_str(), "wx");
     if (out == nullptr)
         return complain(
@@ -173,6 +183,10 @@ void add_learn(CLI::App& app, int& exit_code) {
     command->add_option("--local-networks", options->local_networks, "Of a capture: prefixes of our end")
         ->delimiter(',');
     command->add_option("--min-bytes", options->bytes_min, "Leave out destinations that got less")
+        ->capture_default_str();
+    command->add_option("--asn", options->asn_file, "AS data (MaxMind DB): names the AS of each destination");
+    command->add_option("--group-by", options->group_by, "One entry for each network, or for each AS")
+        ->check(CLI::IsMember({"prefix", "asn"}))
         ->capture_default_str();
     command->add_option("--output", options->output,
                         "Write the file here; one that is there is not overwritten");

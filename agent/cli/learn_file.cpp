@@ -20,9 +20,12 @@ constexpr std::size_t ports_max = 8;        // of one destination; more are one 
 constexpr std::size_t addresses_named = 4;  // fewer than these are named one by one, not as their network
 constexpr std::uint64_t day_s = 86'400;
 
-// Groups that become one entry: a network, a country, a direction and a process, with their ports.
+// Groups that become one entry: a network or an AS, a country, a direction and a process, with their ports.
 struct Draft {
     ObservedGroup sum;
+    std::uint32_t asn = 0;      // 0: unknown
+    bool whole_system = false;  // the entry names the AS, not the network
+    std::set<Prefix> networks;
     std::set<std::pair<std::uint16_t, std::uint8_t>> ports;
     std::set<std::uint8_t> protocols;
 };
@@ -49,13 +52,21 @@ std::string ceiling_text(const ObservedGroup& group, std::chrono::nanoseconds ob
     return fmt::format("{} MiB", figure);
 }
 
-std::vector<Draft> drafts_of(const Observation& observation, std::uint64_t bytes_min, std::size_t& left_out) {
+std::vector<Draft> drafts_of(const Observation& observation, const ProposalOptions& options,
+                             std::size_t& left_out) {
     std::map<std::string, Draft> drafts;
     for (const ObservedGroup& group : observation.groups()) {
-        const std::string key = fmt::format("{}|{}|{}|{}", group.prefix.to_string(), group.country,
-                                            group.remote_connects, group.process);
+        const std::uint32_t asn =
+            options.asn_of && !group.addresses.empty() ? options.asn_of(*group.addresses.begin()) : 0;
+        const bool whole_system = options.by_asn && asn != 0;
+        const std::string key =
+            fmt::format("{}|{}|{}|{}", whole_system ? fmt::format("AS{}", asn) : group.prefix.to_string(),
+                        group.country, group.remote_connects, group.process);
         const auto [entry, is_new] = drafts.try_emplace(key);
         Draft& draft = entry->second;
+        draft.asn = asn;
+        draft.whole_system = whole_system;
+        draft.networks.insert(group.prefix);
         draft.protocols.insert(group.l4_proto);
         if (group.port != 0) draft.ports.emplace(group.port, group.l4_proto);
         if (is_new) {
@@ -72,7 +83,7 @@ std::vector<Draft> drafts_of(const Observation& observation, std::uint64_t bytes
     }
     std::vector<Draft> out;
     for (auto& [key, draft] : drafts) {
-        if (draft.sum.bytes_out < bytes_min)
+        if (draft.sum.bytes_out < options.bytes_min)
             ++left_out;
         else
             out.push_back(std::move(draft));
@@ -89,8 +100,12 @@ std::string ports_text(const Draft& draft) {
     return out;
 }
 
-std::string to_text(const Draft& draft) {
+// Every value that could be taken for something else by another reader of YAML stands in quotes.
+std::string destination_text(const Draft& draft) {
     const ObservedGroup& sum = draft.sum;
+    if (draft.whole_system)
+        return fmt::format("asn: [{}]", draft.asn) +
+               (sum.country == "unknown" ? std::string() : ", country: [\"" + sum.country + "\"]");
     std::string prefixes;
     const bool one_by_one = !sum.more_addresses && sum.addresses.size() < addresses_named;
     if (one_by_one)
@@ -98,11 +113,15 @@ std::string to_text(const Draft& draft) {
             prefixes += (prefixes.empty() ? "" : ", ") + address.to_string();
     else
         prefixes = sum.prefix.to_string();
-    // Every value that could be taken for something else by another reader of YAML stands in quotes.
     std::string quoted;
     for (const char c : prefixes)
         quoted += c == ',' ? std::string("\",") : c == ' ' ? std::string(" \"") : std::string(1, c);
-    std::string out = "cidr: [\"" + quoted + "\"]";
+    return "cidr: [\"" + quoted + "\"]";
+}
+
+std::string to_text(const Draft& draft) {
+    const ObservedGroup& sum = draft.sum;
+    std::string out = destination_text(draft);
     // Of an inbound session the port that an entry can name is the far end's own, which may be any.
     const bool name_ports = !sum.remote_connects && !draft.ports.empty() && draft.ports.size() <= ports_max;
     if (name_ports) out += ", port: [" + ports_text(draft) + "]";
@@ -118,9 +137,12 @@ std::string comment_of(const Draft& draft) {
                               : draft.ports.size() > ports_max
                                   ? fmt::format("{} ports", draft.ports.size())
                                   : (sum.remote_connects ? "local port " : "port ") + ports_text(draft);
+    const std::string system = draft.asn == 0 ? std::string() : fmt::format("AS{}, ", draft.asn);
+    const std::string where = draft.networks.size() == 1 ? sum.prefix.to_string()
+                                                         : fmt::format("{} networks", draft.networks.size());
     return fmt::format(
-        "  # {} ({}), {}, {}; {}; {} flows, {}{} addresses\n  # {} out, {} in, from {} to {}{}\n",
-        sum.prefix.to_string(), sum.country, protocols, ports,
+        "  # {}{} ({}), {}, {}; {}; {} flows, {}{} addresses\n  # {} out, {} in, from {} to {}{}\n", system,
+        where, sum.country, protocols, ports,
         sum.remote_connects ? "the remote end connects" : "this host connects", sum.flows,
         sum.more_addresses ? "more than " : "", sum.addresses.size(), size_text(sum.bytes_out),
         size_text(sum.bytes_in), records::format_time(sum.first).substr(0, 19) + "Z",
@@ -143,9 +165,9 @@ std::string id_of(const Draft& draft, std::set<std::string>& taken) {
 
 }  // namespace
 
-Proposal propose(const Observation& observation, const LearnedFrom& from, std::uint64_t bytes_min) {
+Proposal propose(const Observation& observation, const LearnedFrom& from, const ProposalOptions& options) {
     Proposal out;
-    const std::vector<Draft> drafts = drafts_of(observation, bytes_min, out.left_out);
+    const std::vector<Draft> drafts = drafts_of(observation, options, out.left_out);
     Timestamp first = Timestamp::max(), last = Timestamp::min();
     for (const Draft& draft : drafts) {
         first = std::min(first, draft.sum.first);
@@ -176,6 +198,10 @@ Proposal propose(const Observation& observation, const LearnedFrom& from, std::u
     if (observation.not_grouped() > 0)
         out.text += fmt::format("# {} more flows found no room: more than {} groups.\n",
                                 observation.not_grouped(), Observation::groups_max);
+    if (observation.tunnelled() > 0)
+        out.text +=
+            fmt::format("# {} flows in tunnels are left out: an entry has to cover the far end too.\n",
+                        observation.tunnelled());
     return out;
 }
 

@@ -5,6 +5,7 @@
 // them is ever loaded.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "agent/observation.h"
@@ -22,7 +23,13 @@ struct Proposal {
     std::size_t left_out = 0;  // groups below bytes_min
 };
 
+struct ProposalOptions {
+    std::uint64_t bytes_min = 0;
+    std::function<std::uint32_t(const Address&)> asn_of;  // none, and 0: unknown
+    bool by_asn = false;  // one entry for each AS, country, direction and process, instead of each network
+};
+
 [[nodiscard]] Proposal propose(const Observation& observation, const LearnedFrom& from,
-                               std::uint64_t bytes_min);
+                               const ProposalOptions& options);
 
 }  // namespace egresswatch::cli

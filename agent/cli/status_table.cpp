@@ -189,15 +189,54 @@ std::string policy(const Json& status) {
     return out + "\n";
 }
 
-std::string journal_and_outputs(const Json& status) {
+// Each entry for which `line` says something; of many the first ones only.
+template <typename Line>
+std::string some_of(const Json& entries, Line line) {
+    constexpr std::size_t lines_max = 20;
+    std::string out;
+    std::size_t told = 0;
+    for (const Json& entry : entries) {
+        const std::string said = line(entry);
+        if (!said.empty() && ++told <= lines_max) out += "  " + said + "\n";
+    }
+    if (told > lines_max) out += "  and " + std::to_string(told - lines_max) + " more: --json has them all\n";
+    return out;
+}
+
+std::string evaluation(const Json& status) {
     const Json& evaluation = member(status, "evaluation");
-    const Json& journal = member(status, "journal");
     std::string out = "Rules  " + text(evaluation, "findings") + " findings, " +
                       text(evaluation, "suppressed") + " suppressed, " +
                       text(evaluation, "window_evictions") + " windows evicted\n";
-    out += "Journal " + text(journal, "state") + ", record " + text(journal, "last_seq") + ", " +
-           bytes(journal, "bytes") + " in " + text(journal, "segments") + " segments, " +
-           text(journal, "unjournaled") + " unjournaled\n";
+    out += some_of(member(evaluation, "rules"), [](const Json& rule) {
+        if (member(rule, "active") == false)
+            return "rule " + text(rule, "id") + " counts nothing: no AS data are loaded";
+        if (member(rule, "evicted") == 0 || text(rule, "evicted") == "-") return std::string();
+        return "rule " + text(rule, "id") + ": " + text(rule, "evicted") + " groups evicted at " +
+               text(rule, "groups_max") + ": their sums are too small; group it coarser or narrow `when`";
+    });
+    const Json& allows = member(evaluation, "allows");
+    if (!allows.is_array() || allows.empty()) return out;
+    out += "Allow  " + std::to_string(allows.size()) + " entries\n";
+    return out + some_of(allows, [](const Json& entry) {
+               const std::string name = text(entry, "id") + " (" + text(entry, "owner") + ")";
+               const Json& ceiling = member(entry, "ceiling_bytes");
+               const Json& used = member(entry, "used_bytes");
+               if (ceiling.is_number() && ceiling > 0 && used.is_number() && used > ceiling)
+                   return name + " is over its ceiling, " + bytes(entry, "used_bytes") + " of " +
+                          bytes(entry, "ceiling_bytes") + ": it allows nothing";
+               if (member(entry, "unused") != true) return std::string();
+               const bool ever = member(entry, "last_match").is_string();
+               return name + " has covered nothing since " + text(entry, ever ? "last_match" : "since") +
+                      ": ask whether it is still needed";
+           });
+}
+
+std::string journal_and_outputs(const Json& status) {
+    const Json& journal = member(status, "journal");
+    std::string out = "Journal " + text(journal, "state") + ", record " + text(journal, "last_seq") + ", " +
+                      bytes(journal, "bytes") + " in " + text(journal, "segments") + " segments, " +
+                      text(journal, "unjournaled") + " unjournaled\n";
     if (!text(journal, "last_error").empty()) out += "  " + text(journal, "last_error") + "\n";
     const Json& evidence = member(status, "evidence");
     out += "Evidence " + text(evidence, "state") + ", " + text(evidence, "size") + " records, signed " +
@@ -226,7 +265,8 @@ std::string status_table(const Json& status) {
     return "egresswatchd " + text(status, "version") + " on " + text(status, "host") + ", site " +
            text(status, "site") + ", pid " + text(status, "pid") + ", engine " + text(status, "engine") +
            ", since " + text(status, "started") + "\n" + policy(status) + "\n" + interfaces(status) + "\n" +
-           classes(status) + "\n" + losses(status) + journal_and_outputs(status) + privileges(status);
+           classes(status) + "\n" + losses(status) + evaluation(status) + journal_and_outputs(status) +
+           privileges(status);
 }
 
 }  // namespace egresswatch::cli

@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "agent/cli/commands.h"
+#include "agent/records/ecs.h"
 #include "rules/policy_files.h"
 #include "rules/rule_test.h"
 
@@ -49,9 +50,11 @@ struct Totals {
     std::size_t unreadable = 0;
 };
 
-std::string xml(std::string_view text) {
+// Text of XML 1.0 (section 2.2): what it cannot hold, and what is not UTF-8, becomes U+FFFD.
+std::string xml(const std::string& text) {
+    static constexpr std::string_view replacement = "\xef\xbf\xbd";
     std::string out;
-    for (const char c : text) {
+    for (const char c : records::valid_utf8(text)) {
         if (c == '&')
             out += "&amp;";
         else if (c == '<')
@@ -60,8 +63,13 @@ std::string xml(std::string_view text) {
             out += "&gt;";
         else if (c == '"')
             out += "&quot;";
+        else if (static_cast<unsigned char>(c) < 0x20 && c != '\n')
+            out += replacement;
         else
-            out += static_cast<unsigned char>(c) < 0x20 && c != '\n' ? '?' : c;
+            out += c;
+        // U+FFFE and U+FFFF are no characters of XML.
+        if (out.ends_with("\xef\xbf\xbe") || out.ends_with("\xef\xbf\xbf"))
+            out.replace(out.size() - 3, 3, replacement);
     }
     return out;
 }
@@ -75,8 +83,10 @@ std::string joined(const std::vector<std::string>& lines) {
 // What Jenkins, GitLab and their like read: a suite a file, a case a case.
 std::string junit_text(const std::vector<FileReport>& reports, const Totals& totals) {
     std::ostringstream out;
-    out << "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites tests=\"" << totals.cases
-        << "\" failures=\"" << totals.failed << "\" errors=\"" << totals.unreadable << "\">\n";
+    // A file that cannot be run is a case that it counts, so that the totals are those of the suites.
+    out << "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites tests=\""
+        << totals.cases + totals.unreadable << "\" failures=\"" << totals.failed << "\" errors=\""
+        << totals.unreadable << "\">\n";
     for (const FileReport& file : reports) {
         const auto failed =
             std::ranges::count_if(file.cases, [](const CaseReport& c) { return !c.differences.empty(); });
@@ -205,10 +215,22 @@ std::vector<std::string> Runner::rules_without_test() const {
     return {out.begin(), out.end()};
 }
 
+bool write_junit(const std::string& path, const std::vector<FileReport>& reports, const Totals& totals) {
+    std::ofstream out(path, std::ios::binary);
+    out << junit_text(reports, totals);
+    if (out.flush()) return true;
+    std::cerr << "egresswatch test: cannot write " << path << "\n";
+    return false;
+}
+
 int run(const Options& options) {
     const auto files = find_files(options.paths);
     if (!files) {
         std::cerr << "egresswatch test: " << files.error() << "\n";
+        // A pipeline that reads the report must not find the one of the run before.
+        if (!options.junit.empty() &&
+            !write_junit(options.junit, {{"egresswatch test", files.error(), {}}}, {0, 0, 1}))
+            return 3;
         return 2;
     }
     Runner runner;
@@ -225,14 +247,7 @@ int run(const Options& options) {
         for (std::size_t i = 0; i < untested.size(); ++i) std::cout << (i == 0 ? "" : ", ") << untested[i];
         std::cout << "\n";
     }
-    if (!options.junit.empty()) {
-        std::ofstream out(options.junit, std::ios::binary);
-        out << junit_text(runner.reports, totals);
-        if (!out.flush()) {
-            std::cerr << "egresswatch test: cannot write " << options.junit << "\n";
-            return 3;
-        }
-    }
+    if (!options.junit.empty() && !write_junit(options.junit, runner.reports, totals)) return 3;
     if (totals.unreadable > 0) return 2;
     return totals.failed > 0 || (options.every_rule && !untested.empty()) ? 1 : 0;
 }

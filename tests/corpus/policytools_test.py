@@ -13,6 +13,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import junitparser
+
 ROOT = Path(__file__).resolve().parents[2]
 CAPTURES = ROOT / "tests/corpus/captures"
 UPLOAD = CAPTURES / "http-many-hosts.pcap"  # 121 connections of one host to the web
@@ -34,6 +36,14 @@ RULE = """\
     when: {region: unknown, allowed: false}
     window: {sum: bytes_out, over: 1h, by: [remote], at_least: %s}
     suppress: {for: 1d, by: [remote]}
+"""
+CASES = """\
+tests: egresswatch-tests/v1
+policy: [%s]
+cases:
+  - name: "%s"
+    flows: [{at: 0s, remote: 203.0.113.9, country: unknown, bytes_out: %s}]
+    expect: []
 """
 
 
@@ -103,6 +113,32 @@ class Tools(unittest.TestCase):
         self.assertIn("0 findings gained, 0 lost", same)
         tool("replay", "--old", old, UPLOAD, code=2)
         tool("replay", "--geo", "none", "--old", old, "--new", new, "-", code=2)
+
+    def test_junit_reports_are_read_by_a_reader_of_others(self):
+        policy = self.policy("old", [("bulk", "1 MiB")])
+        (self.dir / "good.test.yaml").write_text(CASES % (policy, "fine", "1 B"))
+        (self.dir / "bad.test.yaml").write_text(CASES % (policy, r"a<b & \uFFFE \x01 \u00fc", "2 MiB"))
+        (self.dir / "broken.test.yaml").write_text("tests: egresswatch-tests/v1\ncases: 7\n")
+        report = self.dir / "report.xml"
+
+        def read():
+            suites = list(junitparser.JUnitXml.fromfile(str(report)))
+            cases = [case for suite in suites for case in suite]
+            whole = junitparser.JUnitXml.fromfile(str(report))
+            self.assertEqual(whole.tests, len(cases), "its totals are those of its cases")
+            return whole, cases
+        tool("test", "--junit", report, self.dir, code=2)
+        whole, cases = read()
+        self.assertEqual((whole.tests, whole.failures, whole.errors), (3, 1, 1))
+        results = {Path(case.classname).name: case.result for case in cases}
+        self.assertEqual(results["good.test.yaml"], [])
+        self.assertIn("bulk", results["bad.test.yaml"][0].message)
+        self.assertEqual(type(results["broken.test.yaml"][0]), junitparser.Error)
+        self.assertIn("a<b & \ufffd \ufffd \u00fc", [case.name for case in cases])
+        # What cannot be found is an error of this run, not the report of the run before.
+        tool("test", "--junit", report, self.dir / "nowhere", code=2)
+        whole, cases = read()
+        self.assertEqual((whole.failures, whole.errors), (0, 1))
 
     def test_explain_says_class_entries_rules_and_windows(self):
         policy = self.policy("policy.d", [("volume", "100 MB"), ("other", "200 MB")], """\

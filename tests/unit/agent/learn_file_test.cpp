@@ -54,7 +54,7 @@ TEST_CASE("flows are grouped by network, country, direction and process", "[agen
     pulled.remote_connects = true;
     pulled.local_port = 443;
     observation.add(pulled);
-    const auto proposal = cli::propose(observation, {"a test", "egresswatch learn"}, 0);
+    const auto proposal = cli::propose(observation, {"a test", "egresswatch learn"}, {});
     INFO(proposal.text);
     CHECK(proposal.entries == 3);
     CHECK(proposal.text.find("to: {cidr: [\"203.0.113.0/24\"], port: [443/tcp, 8443/tcp]}") !=
@@ -72,7 +72,7 @@ TEST_CASE("a proposal is refused until a person has filled it in", "[agent][lear
     Observation observation;
     observation.add(flow("203.0.113.1", 443, 1 << 20));
     observation.add(flow("2001:db8::1", 443, 1 << 20, "unknown"));
-    const std::string text = cli::propose(observation, {"a test", "egresswatch learn"}, 0).text;
+    const std::string text = cli::propose(observation, {"a test", "egresswatch learn"}, {}).text;
     const auto refused = compile(text);
     REQUIRE(!refused);
     CHECK(rules::count_errors(refused.error()) == 6);
@@ -86,14 +86,40 @@ TEST_CASE("a proposal is refused until a person has filled it in", "[agent][lear
     CHECK(loaded->policy->allows.size() == 2);
 }
 
+TEST_CASE("networks of one AS become one entry where that is asked for, tunnelled flows none",
+          "[agent][learn]") {
+    Observation observation;
+    observation.add(flow("203.0.113.1", 443, 1 << 20));
+    observation.add(flow("198.51.100.1", 443, 1 << 20));
+    observation.add(flow("192.0.2.1", 22, 4000, "SG"));
+    auto carried = flow("198.51.100.9", 443, 1 << 20);
+    carried.tunnelled = true;
+    observation.add(carried);
+    const auto asn_of = [](const Address& address) { return address.bytes[12] == 192 ? 0u : 64500u; };
+    const auto by_asn = cli::propose(observation, {"a test", "egresswatch learn"}, {0, asn_of, true});
+    INFO(by_asn.text);
+    CHECK(by_asn.entries == 2);
+    CHECK(by_asn.text.find("to: {asn: [64500], country: [\"US\"], port: [443/tcp]}") != std::string::npos);
+    CHECK(by_asn.text.find("# AS64500, 2 networks (US), tcp, port 443/tcp; this host connects; 2 flows") !=
+          std::string::npos);
+    CHECK(by_asn.text.find("to: {cidr: [\"192.0.2.1\"], port: [22/tcp]}") != std::string::npos);
+    CHECK(by_asn.text.find("# 1 flows in tunnels are left out") != std::string::npos);
+    const auto loaded = compile(filled(by_asn.text));
+    if (!loaded) FAIL(rules::format_diagnostic(loaded.error().front()));
+    const auto by_prefix = cli::propose(observation, {"a test", "egresswatch learn"}, {0, asn_of, false});
+    CHECK(by_prefix.entries == 3);
+    CHECK(by_prefix.text.find("# AS64500, 203.0.113.0/24 (US)") != std::string::npos);
+}
+
 TEST_CASE("small destinations are left out, and said so", "[agent][learn]") {
     Observation observation;
     observation.add(flow("203.0.113.1", 443, 5000));
     observation.add(flow("198.51.100.1", 443, 50));
-    const auto proposal = cli::propose(observation, {"a test", "egresswatch learn"}, 1000);
+    const auto proposal =
+        cli::propose(observation, {"a test", "egresswatch learn"}, {.bytes_min = 1000, .asn_of = {}});
     CHECK(proposal.entries == 1);
     CHECK(proposal.left_out == 1);
-    CHECK(compile(cli::propose(Observation(), {"a test", "egresswatch learn"}, 0).text));
+    CHECK(compile(cli::propose(Observation(), {"a test", "egresswatch learn"}, {}).text));
 }
 
 TEST_CASE("an observation is the same after its way over the control socket", "[agent][learn]") {

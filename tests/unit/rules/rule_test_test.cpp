@@ -107,6 +107,48 @@ TEST_CASE("repetitions go through prefixes, lists and ranges", "[rules][rule_tes
               .empty());
 }
 
+TEST_CASE("site, interface, AS number and disputed countries of a case are what rules see",
+          "[rules][rule_test]") {
+    const auto around = policy(R"(
+sites: {dublin: {country: IE}, hamar: {country: NO}}
+rules:
+  - {id: at-hamar, title: t, level: low, when: {site: hamar, region: outside}, window: {sum: bytes_out, over: 1h, by: [port], at_least: 1 MiB}}
+  - {id: on-wan, title: t, level: low, when: {interface: wan0}, window: {sum: bytes_out, over: 1h, by: [asn], at_least: 1 MiB}}
+  - {id: of-system, title: t, level: low, when: {asn: 64501}, window: {sum: bytes_out, over: 1h, by: [asn], at_least: 1 MiB}}
+  - {id: disputed, title: t, level: low, when: {disputed: true}, window: {sum: bytes_out, over: 1h, by: [remote], at_least: 1 MiB}}
+allow:
+  - {id: little, to: {cidr: 192.0.2.0/24}, ceiling: {bytes_out: 1 MiB, per: 1d}, owner: o, reason: r, expires: 2030-01-01}
+)");
+    const auto run_at = [&](const std::string& flow, const std::string& expect, const std::string& site) {
+        const auto file =
+            read("  - name: case\n" + site + "    flows: [" + flow + "]\n    expect: " + expect + "\n");
+        REQUIRE(file);
+        return run_rule_case(file->cases.front(), around).differences;
+    };
+    const std::string plain = "at: 0s, remote: 203.0.113.9, country: US, bytes_out: 2 MiB";
+    CHECK(run_at("{" + plain + "}", "[]", "").empty());
+    CHECK(run_at("{" + plain + "}", "[]", "    site: dublin\n").empty());
+    CHECK(run_at("{" + plain + "}", "[{at: 0s, rule: at-hamar, port: 443}]", "    site: hamar\n").empty());
+    CHECK(run_at("{" + plain + "}", "[]", "    site: oslo\n") ==
+          std::vector<std::string>{"the policy has no site \"oslo\""});
+    CHECK(run_at("{" + plain + ", asn: 64501}", "[{at: 0s, rule: of-system, asn: 64501}]", "").empty());
+    CHECK(run_at("{" + plain + ", asn: 64501, interface: wan0}",
+                 "[{at: 0s, rule: of-system}, {at: 0s, rule: on-wan, asn: 64501}]", "")
+              .empty());
+    CHECK(run_at("{at: 0s, remote: 203.0.113.8/30, country: US, bytes_out: 2 MiB, asn: [64501, 64502], "
+                 "times: 2, interface: wan0}",
+                 "[]", "")
+              .size() == 3);
+    CHECK(run_at("{" + plain + ", disputed: true}", "[{at: 0s, rule: disputed, remote: 203.0.113.9}]", "")
+              .empty());
+    CHECK(run_at("{at: 0s, remote: 192.0.2.1, country: US, bytes_out: 2 MiB}",
+                 "[{at: 0s, rule: egresswatch/allow-ceiling, allow: little}]", "")
+              .empty());
+    CHECK(run_at("{at: 0s, remote: 192.0.2.1, country: US, bytes_out: 2 MiB}",
+                 "[{at: 0s, rule: egresswatch/allow-ceiling, allow: other}]", "")
+              .size() == 2);
+}
+
 TEST_CASE("only the rules that a case looks at count", "[rules][rule_test]") {
     CHECK(
         run("[{at: 0s, remote: 203.0.113.9, country: US, bytes_out: 60 MiB}]", "[]", "    rules: [unknown]\n")
