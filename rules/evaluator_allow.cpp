@@ -270,6 +270,30 @@ std::vector<AllowStatus> Evaluator::allow_status() const {
     return out;
 }
 
+// A sequence counts what its two rules report: it is half full where the first of them has, not long ago.
+void Evaluator::State::explain_sequence(std::size_t index, const Subject& flow, RuleExplanation& out) const {
+    const Rule& rule = policy->rules[index];
+    const Rule& first = policy->rules[rule.first];
+    const Rule& then = policy->rules[rule.then];
+    out.measure = "parts, " + first.id + " and then " + then.id + ",";
+    out.threshold = 2;
+    if (match(first.when, flow, Purpose::rule) != Truth::yes &&
+        match(then.when, flow, Purpose::rule) != Truth::yes) {
+        out.why_not = "neither of its rules, " + first.id + " and " + then.id + ", counts it";
+        return;
+    }
+    if (!can_group(rule.by, flow)) {
+        out.why_not = "no field of its group is known";
+        return;
+    }
+    out.counts = true;
+    out.group = group_fields(rule.by, flow);
+    const Timestamp at = std::max(reached, flow.at);
+    const auto reported = rules[index]->firsts->find(group_key(rule.by, flow, hash));
+    out.value = reported && *reported <= at && at - *reported <= rule.over ? 1 : 0;
+    out.suppressed = rules[index]->suppressions.active(group_key(rule.suppress_by, flow, hash), at);
+}
+
 RuleExplanation Evaluator::State::explain_rule(std::size_t index, const Subject& flow) const {
     const Rule& rule = policy->rules[index];
     RuleExplanation out;
@@ -278,9 +302,11 @@ RuleExplanation Evaluator::State::explain_rule(std::size_t index, const Subject&
     out.threshold = rule.at_least;
     out.measure = rule.measure_text;
     out.window = rule.over;
-    if (rule.kind == RuleKind::sequence)
-        out.why_not = "it counts what other rules report";
-    else if (match(rule.when, flow, Purpose::rule) != Truth::yes)
+    if (rule.kind == RuleKind::sequence) {
+        explain_sequence(index, flow, out);
+        return out;
+    }
+    if (match(rule.when, flow, Purpose::rule) != Truth::yes)
         out.why_not = why_not(rule.when, flow, Purpose::rule);
     else if (!can_group(rule.by, flow))
         out.why_not = "no field of its group is known";

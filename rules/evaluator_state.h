@@ -63,6 +63,7 @@ struct Evaluator::State {
     Decision decide(int index, const Subject& flow) const;
     std::string near_miss(std::size_t index, const Subject& flow) const;
     RuleExplanation explain_rule(std::size_t index, const Subject& flow) const;
+    void explain_sequence(std::size_t index, const Subject& flow, RuleExplanation& out) const;
 
     std::shared_ptr<const Policy> policy;
     ClassOf class_of;

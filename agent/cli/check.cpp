@@ -134,7 +134,8 @@ void add_check(CLI::App& app, int& exit_code) {
     auto options = std::make_shared<Options>();
     CLI::App* check =
         app.add_subcommand("check", "Check a policy: every problem at once, with place and cure");
-    check->add_option("--policy", options->policy, "Policy directory, or one file")->capture_default_str();
+    check->add_option("--policy,POLICY", options->policy, "Policy directory, or one file")
+        ->capture_default_str();
     check->add_flag("--json", options->json, "One JSON object instead of text");
     check->add_flag("--strict", options->strict, "Warnings count as errors for the exit code");
     check->add_option("--now", options->now, "Judge expiry as of this day instead of today (2026-12-31)");

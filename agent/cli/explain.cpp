@@ -328,13 +328,19 @@ void add_explain(CLI::App& app, int& exit_code) {
     command->add_option("--sha256", options->sha256, "And its SHA-256");
     command->add_option("--user", options->user, "With --flow: the sender's user");
     command->add_option("--unit", options->unit, "With --flow: the sender's systemd unit");
-    command->add_option("--site", options->host.site, "With --policy: the site whose host it is");
-    command->add_option("--asn", options->host.asn_file, "With --policy: MaxMind DB with AS numbers");
-    command->add_option("--policy", options->policy, "Explain by this policy, not by the daemon that runs");
-    command->add_option("--geo", options->geo,
-                        "With --policy: compiled geo data (.ewgeo); none: no countries");
-    command->add_option("--replay", options->replay,
-                        "With --policy: fill the windows from this capture or journal");
+    auto* policy = command->add_option("--policy", options->policy,
+                                       "Explain by this policy, not by the daemon that runs");
+    command->add_option("--site", options->host.site, "With --policy: the site whose host it is")
+        ->needs(policy);
+    command->add_option("--asn", options->host.asn_file, "With --policy: MaxMind DB with AS numbers")
+        ->needs(policy);
+    command
+        ->add_option("--geo", options->geo, "With --policy: compiled geo data (.ewgeo); none: no countries")
+        ->needs(policy);
+    command
+        ->add_option("--replay", options->replay,
+                     "With --policy: fill the windows from this capture or journal")
+        ->needs(policy);
     command->add_option("--journal", options->journal, "Where findings are looked up")->capture_default_str();
     command->add_option("--socket", options->socket, "the daemon's control socket")->capture_default_str();
     command->add_flag("--json", options->json, "One JSON object instead of text");

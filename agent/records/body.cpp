@@ -62,24 +62,27 @@ void add_sender(const Json& record, Parts& parts) {
     parts.push_back(text + ")");
 }
 
+// "HIGH bulk-to-outside: "; of a rule that is on trial it says so.
+std::string finding_head(const Json& record) {
+    return upper(text_of(record, "level")) + (member(record, "test") == true ? " (test) " : " ") +
+           text_of(member(record, "rule"), "id") + ": ";
+}
+
 Parts finding_parts(const Json& record) {
     const Json& rule = member(record, "rule");
     const Json& flow = member(record, "flow");
     // A finding of the daemon about itself (agent/daemon/internal_finding.h) or of an allow entry has a
     // message that says it.
     if (flow.is_null() || member(record, "message").is_string()) {
-        Parts parts{
-            upper(text_of(record, "level")) + " " + text_of(rule, "id") + ": " + text_of(rule, "title"),
-            ": " + text_of(record, "message")};
+        Parts parts{finding_head(record) + text_of(rule, "title"), ": " + text_of(record, "message")};
         if (flow.is_object()) add_sender(record, parts);
         return parts;
     }
     const Json& decision = member(record, "decision");
     const std::string country = text_of(flow, "country");
     Parts parts;
-    parts.push_back(upper(text_of(record, "level")) + " " + text_of(rule, "id") + ": " +
-                    text_of(record, "measure") + " " + text_of(record, "value") + " to " + country + " " +
-                    endpoint(flow, "remote", "remote_port"));
+    parts.push_back(finding_head(record) + text_of(record, "measure") + " " + text_of(record, "value") +
+                    " to " + country + " " + endpoint(flow, "remote", "remote_port"));
     parts.push_back(" " + text_of(flow, "transport") + " from " + endpoint(flow, "local", "local_port"));
     if (const Json& name = member(flow, "name"); name.is_string())
         parts.push_back(", name " + text_of(name) + " by " + text_of(flow, "name_source"));

@@ -213,6 +213,16 @@ TEST_CASE("a sequence is its first rule and then its second, in the same group a
     scan("198.51.100.1", 1);
     CHECK(last() == "scan");
     CHECK(world.findings.back().test);
+    const auto explained = [&](std::string_view remote, std::int64_t seconds) {
+        const FlowOf flow = FlowOf(remote, 443).seen(at(seconds));
+        return world.evaluator.explain(flow.update, class_of(*world.in_force, remote, "US"), at(seconds))
+            .rules[2];
+    };
+    CHECK(explained("198.51.100.1", 2).counts);
+    CHECK(explained("198.51.100.1", 2).value == 1);
+    CHECK(explained("198.51.100.1", 2).threshold == 2);
+    CHECK(explained("198.51.100.1", 3602).value == 0);
+    CHECK(explained("198.51.100.2", 2).value == 0);
     bulk("198.51.100.2", 2);  // another group
     CHECK(last() == "bulk");
     CHECK(!world.findings.back().test);
