@@ -9,8 +9,8 @@
 namespace egresswatch::rules {
 
 // Regions with their groups resolved, allow entries and rules with every default filled in, in the language's
-// own form, over all files; without what no machine reads (descriptions, titles of sites stay). Compiles to the
-// same policy. In policy_dump.cpp.
+// own form, over all files; without what no machine reads (descriptions, titles of sites stay). Compiles to
+// the same policy. In policy_dump.cpp.
 [[nodiscard]] std::string effective_policy(const Policy& policy);
 
 // For each class that an address can have, on a host of the site: the allow entries and rules that it can
