@@ -31,6 +31,7 @@ template <std::size_t Bytes>
 class ShortText {
 public:
     static_assert(Bytes <= 255, "the length is one byte");
+    ShortText() noexcept {}  // leaves the bytes as they are
     void assign(std::string_view text) noexcept {
         cut_ = text.size() > Bytes;
         length_ = static_cast<std::uint8_t>(cut_ ? Bytes : text.size());

@@ -144,10 +144,10 @@ Inspection::Flow* Inspection::flow_of(const datapath::flow_key& key) {
 }
 
 Inspection::WorkList::iterator Inspection::take_work(const datapath::flow_key& key) {
-    if (!idle_.empty()) {
-        work_.splice(work_.end(), idle_, idle_.begin());
+    if (!idle_.empty()) {  // the one that was used last: what it takes of the caches is there already
+        work_.splice(work_.end(), idle_, std::prev(idle_.end()));
     } else if (work_.size() < inspectors_max) {
-        work_.push_back(std::make_unique<Work>());
+        work_.push_back(std::make_unique_for_overwrite<Work>());  // its buffers need no zeroes
     } else {
         ++counters_.inspectors_evicted;
         if (const auto loser = flows_.find(work_.front()->key); loser != flows_.end()) {

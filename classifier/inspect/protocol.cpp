@@ -180,7 +180,28 @@ std::string_view protocol_name(Protocol protocol) noexcept {
     return index < names.size() ? names[index] : names[0];
 }
 
+namespace {
+
+// The first bytes with which what recognise_tcp() knows can begin, DNS left out: most streams of other
+// protocols are none of these at their first byte, and need no parser to say so.
+constexpr std::array<bool, 256> known_beginnings = [] {
+    std::array<bool, 256> out{};
+    for (int letter = 'A'; letter <= 'Z'; ++letter) out[static_cast<std::size_t>(letter)] = true;  // text
+    out['e'] = out['h'] = true;                // of mail, where the case does not matter
+    out['2'] = true;                           // its answers, and those of FTP
+    out[0x16] = out[0x03] = out[0x13] = true;  // TLS, RDP, BitTorrent
+    out[0x00] = out[0x01] = true;              // SMB; OpenVPN's length
+    return out;
+}();
+
+bool may_be_known(ByteSpan stream) noexcept {
+    return !stream.empty() && known_beginnings[stream[0]];
+}
+
+}  // namespace
+
 Recognised recognise_tcp(ByteSpan client, ByteSpan server, Ports ports) noexcept {
+    if (!may_be_known(client) && !may_be_known(server) && !either(ports, port_dns)) return {};
     if (is_tls(client) || is_tls(server)) return {Protocol::tls, true};
     if (starts(client, "SSH-") || starts(server, "SSH-")) return {Protocol::ssh, true};
     HttpRequest request;
