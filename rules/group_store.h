@@ -1,17 +1,18 @@
 // rules/group_store.h - what a rule remembers of each group, bounded in memory. Internal to rules/.
 // SPDX-License-Identifier: Apache-2.0
 //
-// One store for every kind of rule: a hash table over slots that lie in one block, and a list of them by
+// One store for every kind of rule: a hash table over slots that lie in blocks, and a list of them by
 // activity. At a limit the group with the oldest activity goes, and is counted. No order of the table reaches
-// the outside. Slots are numbers: a pointer to a payload lives until the next call that may make one.
-// Cost: one probe of the table and one slot, two cache lines when cold; memory is taken by doubling, never
-// per group.
+// the outside. Slots are numbers; a payload stays where it is.
+// Cost: one probe of the table and one slot of two cache lines, when cold; memory is taken a block at a time,
+// never per group, and none is given back and taken anew while a store grows.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "rules/group_key.h"
@@ -35,15 +36,19 @@ public:
 
     struct Slot {
         GroupKey key;
-        std::uint32_t tag = 0;
         std::int64_t activity = std::numeric_limits<std::int64_t>::min();
-        Payload payload{};
+        std::uint32_t tag = 0;
         Number older = none;
         Number newer = none;
+        Payload payload{};
     };
 
     GroupStore(std::size_t groups_max, WindowBudget& budget) : groups_max_(groups_max), budget_(&budget) {}
-    ~GroupStore() { clear(); }
+    ~GroupStore() {
+        for (Number next = oldest_; next != none; next = at(next).newer)
+            budget_->cells -= at(next).payload.cells();
+        budget_->groups -= count_;
+    }
     GroupStore(const GroupStore&) = delete;
     GroupStore& operator=(const GroupStore&) = delete;
 
@@ -54,10 +59,10 @@ public:
     [[nodiscard]] Number find(const GroupKey& key, std::uint64_t hash) const noexcept {
         if (table_.empty()) return none;
         const std::uint32_t tag = tag_of(hash);
-        for (std::size_t at = tag & mask();; at = (at + 1) & mask()) {
-            const Entry& entry = table_[at];
+        for (std::size_t place = tag & mask();; place = (place + 1) & mask()) {
+            const Entry& entry = table_[place];
             if (entry.number == none) return none;
-            if (entry.tag == tag && slots_[entry.number].key == key) return entry.number;
+            if (entry.tag == tag && at(entry.number).key == key) return entry.number;
         }
     }
     Number find_or_make(const GroupKey& key, std::uint64_t hash) {
@@ -65,15 +70,12 @@ public:
         if (table_.empty() || 2 * (count_ + 1) > table_.size()) grow();
         Number number = free_;
         if (number != none) {
-            free_ = slots_[number].newer;
+            free_ = at(number).newer;
         } else {
-            // Never more than the rule may hold, and the one that is to push another out.
-            if (slots_.size() == slots_.capacity())
-                slots_.reserve(std::min(std::max<std::size_t>(64, 2 * slots_.size()), groups_max_ + 1));
-            number = static_cast<Number>(slots_.size());
-            slots_.emplace_back();
+            if (slots_ % block_slots == 0) blocks_.push_back(std::make_unique<Slot[]>(block_slots));
+            number = slots_++;
         }
-        Slot& slot = slots_[number];
+        Slot& slot = at(number);
         slot.key = key;
         slot.tag = tag_of(hash);
         slot.newer = none;
@@ -83,13 +85,17 @@ public:
         ++budget_->groups;
         return number;
     }
-    [[nodiscard]] Slot& at(Number number) noexcept { return slots_[number]; }
-    [[nodiscard]] const Slot& at(Number number) const noexcept { return slots_[number]; }
+    [[nodiscard]] Slot& at(Number number) noexcept {
+        return blocks_[number / block_slots][number % block_slots];
+    }
+    [[nodiscard]] const Slot& at(Number number) const noexcept {
+        return blocks_[number / block_slots][number % block_slots];
+    }
 
     // Activity goes up only; what was active at that moment already stays where it is in the order.
     void touch(Number number, std::int64_t activity) {
-        if (activity <= slots_[number].activity) return;
-        slots_[number].activity = activity;
+        if (activity <= at(number).activity) return;
+        at(number).activity = activity;
         if (newest_ == number) return;
         unlink(number);
         link_newest(number);
@@ -97,7 +103,7 @@ public:
     void erase(Number number) {
         unlink(number);
         take_out(number);
-        Slot& slot = slots_[number];
+        Slot& slot = at(number);
         budget_->cells -= slot.payload.cells();
         slot.payload = Payload{};
         slot.activity = std::numeric_limits<std::int64_t>::min();
@@ -117,10 +123,7 @@ public:
     }
     // Gives back what was last active before `activity`, oldest first, at most `steps`.
     void drop_before(std::int64_t activity, std::size_t steps) {
-        while (oldest_ != none && steps-- > 0 && slots_[oldest_].activity < activity) erase(oldest_);
-    }
-    void clear() {
-        while (oldest_ != none) erase(oldest_);
+        while (oldest_ != none && steps-- > 0 && at(oldest_).activity < activity) erase(oldest_);
     }
 
     [[nodiscard]] std::size_t size() const noexcept { return count_; }
@@ -129,7 +132,7 @@ public:
     // Oldest activity first.
     template <typename Visit>
     void each(Visit visit) const {
-        for (Number at = oldest_; at != none; at = slots_[at].newer) visit(slots_[at]);
+        for (Number next = oldest_; next != none; next = at(next).newer) visit(at(next));
     }
 
 private:
@@ -143,51 +146,53 @@ private:
 
     // Where one group was evicted the next will be: what that touches, and it is the only one that knows.
     void prefetch_oldest() const noexcept {
-        const Slot& next = slots_[oldest_];
+        const Slot& next = at(oldest_);
         __builtin_prefetch(&table_[next.tag & mask()], 1);
         if (next.newer == none) return;
-        const auto* after = reinterpret_cast<const std::byte*>(&slots_[next.newer]);
+        const auto* after = reinterpret_cast<const std::byte*>(&at(next.newer));
         for (std::size_t line = 0; line < sizeof(Slot); line += 64) __builtin_prefetch(after + line, 1);
     }
     void place(Number number) {
-        const std::uint32_t tag = slots_[number].tag;
-        std::size_t at = tag & mask();
-        while (table_[at].number != none) at = (at + 1) & mask();
-        table_[at] = {tag, number};
+        const std::uint32_t tag = at(number).tag;
+        std::size_t free = tag & mask();
+        while (table_[free].number != none) free = (free + 1) & mask();
+        table_[free] = {tag, number};
     }
     // Closes the gap behind it: linear probing without tombstones (Knuth, TAOCP volume 3, algorithm 6.4 R).
     void take_out(Number number) {
-        std::size_t gap = slots_[number].tag & mask();
+        std::size_t gap = at(number).tag & mask();
         while (table_[gap].number != number) gap = (gap + 1) & mask();
-        for (std::size_t at = (gap + 1) & mask(); table_[at].number != none; at = (at + 1) & mask()) {
-            const std::size_t home = table_[at].tag & mask();
-            if (((at - home) & mask()) < ((at - gap) & mask())) continue;
-            table_[gap] = table_[at];
-            gap = at;
+        for (std::size_t next = (gap + 1) & mask(); table_[next].number != none; next = (next + 1) & mask()) {
+            const std::size_t home = table_[next].tag & mask();
+            if (((next - home) & mask()) < ((next - gap) & mask())) continue;
+            table_[gap] = table_[next];
+            gap = next;
         }
         table_[gap] = {};
     }
     void grow() {
         constexpr std::size_t smallest = 64;
         table_.assign(table_.empty() ? smallest : 2 * table_.size(), Entry{});
-        for (Number at = oldest_; at != none; at = slots_[at].newer) place(at);
+        for (Number next = oldest_; next != none; next = at(next).newer) place(next);
     }
     void unlink(Number number) noexcept {
-        const Slot& slot = slots_[number];
-        (slot.older != none ? slots_[slot.older].newer : oldest_) = slot.newer;
-        (slot.newer != none ? slots_[slot.newer].older : newest_) = slot.older;
+        const Slot& slot = at(number);
+        (slot.older != none ? at(slot.older).newer : oldest_) = slot.newer;
+        (slot.newer != none ? at(slot.newer).older : newest_) = slot.older;
     }
     void link_newest(Number number) noexcept {
-        slots_[number].older = newest_;
-        slots_[number].newer = none;
-        (newest_ != none ? slots_[newest_].newer : oldest_) = number;
+        at(number).older = newest_;
+        at(number).newer = none;
+        (newest_ != none ? at(newest_).newer : oldest_) = number;
         newest_ = number;
     }
 
     std::size_t groups_max_;
     WindowBudget* budget_;
     std::vector<Entry> table_;  // a power of two, at most half full
-    std::vector<Slot> slots_;
+    static constexpr Number block_slots = 64;
+    std::vector<std::unique_ptr<Slot[]>> blocks_;
+    Number slots_ = 0;    // ever used
     Number free_ = none;  // linked by `newer`
     Number oldest_ = none;
     Number newest_ = none;

@@ -33,8 +33,8 @@ inline constexpr unsigned window_buckets = 60;
 inline constexpr std::chrono::seconds window_over_min{1};
 inline constexpr std::chrono::seconds window_over_max{90 * 86400};
 // At any of these the group with the oldest activity of the rule that needs room is evicted, and counted.
-// About 170 bytes a group (210 where it keeps intervals) and 32 a further bucket or distinct value in use: at
-// most 14 MiB a rule, and 110 MiB in all.
+// About 120 bytes a group (230 where it keeps intervals), 70 more where it has several buckets, and 32 a
+// bucket of those or a distinct value in use: at most 15 MiB a rule, and 110 MiB in all.
 inline constexpr std::size_t window_groups_max = 65'536;         // groups of one rule
 inline constexpr std::size_t window_groups_total_max = 262'144;  // groups of all rules
 inline constexpr std::size_t window_cells_total_max = 2u << 20;  // buckets and values in use, all groups

@@ -58,47 +58,49 @@ Windows::Sum Windows::add(const GroupKey& key, std::uint64_t hash, Amounts amoun
     age(group, oldest);
     insert(group, bucket, amounts);
     static_cast<Amounts&>(out) = group.sum;
-    out.start = buckets_.start(group.one.bucket);
+    out.start = buckets_.start(group.first);
     groups_.make_room(number);
     return out;
 }
 
 void Windows::insert(Group& group, std::int64_t bucket, const Amounts& amounts) {
+    if (group.all == nullptr && (group.first == bucket || group.first == Group::no_bucket)) {
+        groups_.budget().cells += group.first == bucket ? 0 : 1;
+        group.first = bucket;
+        add_to(group.sum, amounts);
+        return;
+    }
+    if (group.all == nullptr) {
+        group.all = std::make_unique<std::vector<Cell>>();
+        group.all->push_back({group.first, group.sum});
+    }
     add_to(group.sum, amounts);
-    if (!group.has_one) {
-        group.one = {bucket, amounts};
-        group.has_one = true;
-        ++groups_.budget().cells;
-        return;
-    }
-    if (bucket == group.one.bucket) return add_to(group.one.amounts, amounts);
-    if (bucket < group.one.bucket) {
-        group.more.insert(group.more.begin(), group.one);
-        group.one = {bucket, amounts};
-        ++groups_.budget().cells;
-        return;
-    }
-    auto at = group.more.end();
-    while (at != group.more.begin() && std::prev(at)->bucket >= bucket) --at;
-    if (at == group.more.end() || at->bucket != bucket) {
-        at = group.more.insert(at, Cell{bucket, {}});
+    auto at = group.all->end();
+    while (at != group.all->begin() && std::prev(at)->bucket >= bucket) --at;
+    if (at == group.all->end() || at->bucket != bucket) {
+        at = group.all->insert(at, Cell{bucket, {}});
         ++groups_.budget().cells;
     }
     add_to(at->amounts, amounts);
+    group.first = group.all->front().bucket;
 }
 
 void Windows::age(Group& group, std::int64_t oldest) {
-    if (!group.has_one || group.one.bucket >= oldest) return;
+    if (group.first == Group::no_bucket || group.first >= oldest) return;
     const std::size_t before = group.cells();
-    take_from(group.sum, group.one.amounts);
-    group.has_one = false;
-    auto keep = group.more.begin();
-    for (; keep != group.more.end() && keep->bucket < oldest; ++keep) take_from(group.sum, keep->amounts);
-    if (keep != group.more.end()) {
-        group.one = *keep++;
-        group.has_one = true;
+    if (group.all != nullptr) {
+        auto keep = group.all->begin();
+        for (; keep != group.all->end() && keep->bucket < oldest; ++keep) take_from(group.sum, keep->amounts);
+        group.all->erase(group.all->begin(), keep);
+        if (!group.all->empty()) group.first = group.all->front().bucket;
+        if (group.all->size() <= 1) {
+            group.first = group.all->empty() ? Group::no_bucket : group.first;
+            group.all.reset();
+        }
+    } else {
+        group.sum = {};
+        group.first = Group::no_bucket;
     }
-    group.more.erase(group.more.begin(), keep);
     groups_.budget().cells -= before - group.cells();
 }
 
@@ -107,9 +109,9 @@ Windows::Amounts Windows::amounts(const GroupKey& key, Timestamp end) const {
     if (found == GroupStore<Group>::none) return {};
     const Group& group = groups_.at(found).payload;
     const std::int64_t oldest = buckets_.oldest(end);
+    if (group.all == nullptr) return group.first < oldest ? Amounts{} : group.sum;
     Amounts out = group.sum;
-    if (group.has_one && group.one.bucket < oldest) take_from(out, group.one.amounts);
-    for (const Cell& cell : group.more) {
+    for (const Cell& cell : *group.all) {
         if (cell.bucket >= oldest) break;
         take_from(out, cell.amounts);
     }
@@ -127,8 +129,9 @@ void Windows::save(StateWriter& out) const {
         const Group& group = slot.payload;
         out.put(slot.key);
         out.put(static_cast<std::uint64_t>(group.cells()));
-        if (group.has_one) out.put(group.one);
-        for (const Cell& cell : group.more) out.put(cell);
+        if (group.all == nullptr && group.first != Group::no_bucket) out.put(Cell{group.first, group.sum});
+        if (group.all != nullptr)
+            for (const Cell& cell : *group.all) out.put(cell);
     });
 }
 

@@ -9,7 +9,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <map>
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -92,14 +94,17 @@ private:
         std::int64_t bucket = 0;
         Amounts amounts;
     };
-    // By bucket, ascending. Most groups have one: it needs no memory of its own.
+    // Most groups have one bucket, which needs no memory of its own: its amounts are the sum.
     struct Group {
-        Amounts sum;
-        Cell one;
-        bool has_one = false;
-        std::vector<Cell> more;  // behind `one`
+        static constexpr std::int64_t no_bucket = std::numeric_limits<std::int64_t>::min();
 
-        [[nodiscard]] std::size_t cells() const noexcept { return (has_one ? 1 : 0) + more.size(); }
+        Amounts sum;
+        std::int64_t first = no_bucket;          // the oldest bucket
+        std::unique_ptr<std::vector<Cell>> all;  // by bucket, ascending; null where there is at most one
+
+        [[nodiscard]] std::size_t cells() const noexcept {
+            return all != nullptr ? all->size() : first != no_bucket ? 1 : 0;
+        }
     };
 
     void age(Group& group, std::int64_t oldest);

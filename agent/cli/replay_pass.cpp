@@ -168,9 +168,10 @@ void ReplayPass::on_question(const PayloadSample& sample, std::string_view name)
 
 void ReplayPass::evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
                           const NamedFlow& named) {
-    rules::FlowFacts facts;
-    if (evaluator_->wants_names()) named.add_to(facts);
-    const std::uint64_t more = evaluator_->evaluate(update, info, now, findings_, facts);
+    static const rules::FlowFacts nothing;  // for each update of each flow: not made anew
+    std::optional<rules::FlowFacts> facts;
+    if (evaluator_->wants_names()) named.add_to(facts.emplace());
+    const std::uint64_t more = evaluator_->evaluate(update, info, now, findings_, facts ? *facts : nothing);
     if (!findings_.empty()) {
         const bool silent = inspection_.silent();
         tell_findings(silent ? nullptr : NamedFlow(inspection_, update).names());
