@@ -92,13 +92,32 @@ void FlowTable::State::report_moved(FlowSink& sink, std::uint64_t at_ns) {
 
 // Flows of which the sink knows everything.
 void FlowTable::State::report(const std::vector<std::uint32_t>& numbers, UpdateReason reason, FlowSink& sink,
-                              std::uint64_t at_ns) {
+                              std::uint64_t at_ns, bool more_follow) {
     for (std::size_t i = 0; i < numbers.size(); ++i) {
         if (i + prefetch_ahead < numbers.size()) prefetch(numbers[i + prefetch_ahead]);
         push_update(numbers[i], counters_of(entries[numbers[i]]), reason);
         if (updates.size() == updates_max) deliver(sink, at_ns);
     }
-    if (!updates.empty()) deliver(sink, at_ns);
+    if (!updates.empty() && !more_follow) deliver(sink, at_ns);
+}
+
+// The last record of every flow, where their entries lie in the order in which they began: those of one
+// moment are put in order and told, and no list is made of all.
+void FlowTable::State::report_all_in_order(FlowSink& sink) {
+    constexpr std::size_t together = 1024;  // at least, but at the end
+    std::vector<std::uint32_t> numbers;
+    for (std::uint32_t number = 0; number < entries_used; ++number) {
+        if (entries[number].tag == FLOW_FREE) continue;
+        if (numbers.size() >= together &&
+            entries[number].first_seen_ns != entries[numbers.back()].first_seen_ns) {
+            sort(numbers);
+            report(numbers, UpdateReason::ended, sink, now_max_ns, true);
+            numbers.clear();
+        }
+        numbers.push_back(number);
+    }
+    sort(numbers);
+    report(numbers, UpdateReason::ended, sink, now_max_ns);
 }
 
 void FlowTable::State::advance_to(std::uint64_t at_ns, FlowSink& sink) {
@@ -235,12 +254,16 @@ void FlowTable::drain(FlowSink& sink) {
 void FlowTable::finish(FlowSink& sink) {
     State& s = *state_;
     s.report_moved(sink, s.now_max_ns);
-    std::vector<std::uint32_t> numbers;
-    numbers.reserve(s.live);
-    for (std::uint32_t number = 0; number < s.entries_used; ++number)
-        if (s.entries[number].tag != FLOW_FREE) numbers.push_back(number);
-    s.sort(numbers);
-    s.report(numbers, UpdateReason::ended, sink, s.now_max_ns);
+    if (s.made_in_order) {
+        s.report_all_in_order(sink);
+    } else {
+        std::vector<std::uint32_t> numbers;
+        numbers.reserve(s.live);
+        for (std::uint32_t number = 0; number < s.entries_used; ++number)
+            if (s.entries[number].tag != FLOW_FREE) numbers.push_back(number);
+        s.sort(numbers);
+        s.report(numbers, UpdateReason::ended, sink, s.now_max_ns);
+    }
     s.clear();
 }
 

@@ -117,6 +117,8 @@ void FlowTable::State::clear() {
     live = 0;
     section.spilled = 0;
     any_freed = false;
+    made_in_order = true;
+    last_made_ns = 0;
     any_outer = false;
     extend_entries();
 }

@@ -44,7 +44,7 @@ struct FlowTable::State : datapath::TablePlatform {
     // For every packet: most are behind those of which the payload is looked at.
     [[nodiscard]] bool wants_payload(const ClassifiedPacket& packet, std::uint32_t number) const noexcept {
         if (payload_sink == nullptr) return false;
-        if (speaks_to_name_server(packet.key)) return true;
+        if (UNLIKELY(speaks_to_name_server(packet.key))) return true;
         const std::uint64_t packets = entries[number].packets_out + entries[number].packets_in;
         return packets <= (packet.key.l4_proto == datapath::PROTO_TCP ? sampled_packets_max
                                                                       : sampled_datagrams_max) &&
@@ -67,7 +67,8 @@ struct FlowTable::State : datapath::TablePlatform {
     void advance_to(std::uint64_t at_ns, FlowSink& sink);
     void report_moved(FlowSink& sink, std::uint64_t at_ns);
     void report(const std::vector<std::uint32_t>& numbers, UpdateReason reason, FlowSink& sink,
-                std::uint64_t at_ns);
+                std::uint64_t at_ns, bool more_follow = false);
+    void report_all_in_order(FlowSink& sink);
     void run_timers(FlowSink& sink, std::uint64_t at_ns);
     void schedule(std::uint32_t number);
     void unschedule(std::uint32_t number);
@@ -95,7 +96,9 @@ struct FlowTable::State : datapath::TablePlatform {
     PayloadSink* payload_sink = nullptr;
     const PacketInput* input = nullptr;  // of the packet being added
     std::uint64_t live = 0;
-    bool any_freed = false;  // a flow has ended since all were put in their places
+    bool any_freed = false;     // a flow has ended since all were put in their places
+    bool made_in_order = true;  // entries by number began one after the other
+    std::uint64_t last_made_ns = 0;
 
     // By entry number, beside `entries` and `outers`.
     ZeroedArray<Timer> timers;

@@ -56,7 +56,7 @@ void set_start(const PacketInput& packet, packet_facts& facts) noexcept {
     }
 }
 
-DATAPATH_INLINE packet_facts facts_of(const PacketInput& packet) noexcept {
+packet_facts facts_of(const PacketInput& packet) noexcept {
     packet_facts facts{};
     facts.frame.wire_bytes = packet.wire_bytes;
     facts.frame.captured_bytes = static_cast<std::uint32_t>(packet.bytes.size());
@@ -69,6 +69,16 @@ DATAPATH_INLINE packet_facts facts_of(const PacketInput& packet) noexcept {
     else
         set_start(packet, facts);
     return facts;
+}
+
+// Nearly every packet is a plain one: of such a walk needs no more than its bytes.
+DATAPATH_INLINE void walk(TablePlatform& platform, const PacketInput& packet, packet_class& found) {
+    const bool plain = packet.link.offset == 0 && packet.link.start == LinkStart::ethernet;
+    if (LIKELY(plain) && LIKELY(walk_fast(platform.data, platform.data + platform.captured, START_ETHERNET,
+                                          packet.wire_bytes, &found.walk)))
+        return;
+    const packet_facts facts = facts_of(packet);
+    (void)walk_packet(&platform, platform.data, platform.data + platform.captured, &facts, &found);
 }
 
 // What the packets of a batch add to an interface's totals, one addition a packet and sum: in user space
@@ -138,15 +148,13 @@ std::uint8_t direction_by_region(TablePlatform& platform, const walk_result& wal
     return undecided;
 }
 
-std::uint8_t direction_by_address(TablePlatform& platform, const LocalNetworks& networks,
-                                  const walk_result& walk) noexcept {
-    bool source = networks.contain(walk.src);
-    bool destination = networks.contain(walk.dst);
-    if (source == destination && walk.levels > 0) {
-        source = networks.contain(walk.outer_src);
-        destination = networks.contain(walk.outer_dst);
-    }
-    if (source != destination) return source ? DIRECTION_OUT : DIRECTION_IN;
+DATAPATH_INLINE std::uint8_t direction_by_address(TablePlatform& platform, const LocalNetworks& networks,
+                                                  const walk_result& walk) noexcept {
+    LocalNetworks::Ends ours = networks.contain(walk.src, walk.dst);
+    if (UNLIKELY(ours.source == ours.destination) && walk.levels > 0)
+        ours = networks.contain(walk.outer_src, walk.outer_dst);
+    static_assert(DIRECTION_OUT == 0 && DIRECTION_IN == 1, "chosen without a branch");
+    if (LIKELY(ours.source != ours.destination)) return ours.destination;
     return direction_by_region(platform, walk);
 }
 
@@ -160,45 +168,42 @@ std::vector<Prefix> default_local_networks() {
 
 LocalNetworks::LocalNetworks(const std::vector<Prefix>& prefixes) {
     for (const Prefix& prefix : prefixes) {
-        if (prefix.is_ipv4()) {
-            const std::uint32_t mask = prefix.length == 0 ? 0 : ~std::uint32_t{0} << (32 - prefix.length);
-            ipv4_.push_back({std::byteswap(prefix.base.ipv4()), std::byteswap(mask)});
-            continue;
-        }
-        Wide wide{};
+        const unsigned length = prefix.length + (prefix.is_ipv4() ? 96u : 0u);
         std::uint8_t mask[16] = {};
-        for (unsigned bit = 0; bit < prefix.length; ++bit)
+        for (unsigned bit = 0; bit < length; ++bit)
             mask[bit / 8] |= static_cast<std::uint8_t>(0x80 >> bit % 8);
+        Masked masked{};
         for (int half = 0; half < 2; ++half) {
-            wide.mask[half] = load64(mask + 8 * half);
-            wide.value[half] = load64(prefix.base.bytes.data() + 8 * half);
+            masked.mask[half] = load64(mask + 8 * half);
+            masked.value[half] = load64(prefix.base.bytes.data() + 8 * half);
         }
-        ipv6_.push_back(wide);
+        prefixes_.push_back(masked);
     }
 }
 
 namespace {
 
-void locate_payload(const packet_facts& facts, const walk_result& walk, ClassifiedPacket& out) noexcept {
+DATAPATH_INLINE void locate_payload(std::uint32_t captured_bytes, const walk_result& walk,
+                                    ClassifiedPacket& out) {
     constexpr std::uint32_t offset_max = 0xffff;
-    out.payload_bytes = 0;
-    if (walk.payload_offset == 0 || walk.payload_offset > offset_max) return;
-    if (walk.l4_proto != PROTO_TCP && walk.l4_proto != PROTO_UDP) return;
-    const std::uint32_t end = std::min(facts.frame.captured_bytes, walk.ip_offset + walk.ip_bytes);
-    if (end <= walk.payload_offset) return;
+    const std::uint32_t end = std::min(captured_bytes, walk.ip_offset + walk.ip_bytes);
+    const bool is_there = (walk.payload_offset != 0) & (walk.payload_offset <= offset_max) &
+                          (end > walk.payload_offset) &
+                          ((walk.l4_proto == PROTO_TCP) | (walk.l4_proto == PROTO_UDP));
     out.payload_offset = static_cast<std::uint16_t>(walk.payload_offset);
-    out.payload_bytes = static_cast<std::uint16_t>(std::min(end - walk.payload_offset, offset_max));
+    out.payload_bytes =
+        static_cast<std::uint16_t>(is_there ? std::min(end - walk.payload_offset, offset_max) : 0);
 }
 
 // For every packet: in its caller.
-DATAPATH_INLINE void fill_in(TablePlatform& platform, const packet_facts& facts, const packet_class& found,
-                             ClassifiedPacket& out, flow_outer& outer) {
+DATAPATH_INLINE void fill_in(TablePlatform& platform, std::uint32_t captured_bytes, std::uint32_t ifindex,
+                             const packet_class& found, ClassifiedPacket& out, flow_outer& outer) {
     out.kind = ClassifiedPacket::Kind::untracked;
     out.tunnelled = false;
     out.payload_bytes = 0;
-    if (UNLIKELY(platform.sample_payload) && found.walk.status == WALK_IP)
-        locate_payload(facts, found.walk, out);
-    if (is_tracked(&platform, &found)) {
+    if (platform.sample_payload && LIKELY(found.walk.status == WALK_IP))
+        locate_payload(captured_bytes, found.walk, out);
+    if (LIKELY(is_tracked(&platform, &found))) {
         out.kind = ClassifiedPacket::Kind::tracked;
     } else {
         if (LIKELY(out.payload_bytes == 0) ||
@@ -209,7 +214,7 @@ DATAPATH_INLINE void fill_in(TablePlatform& platform, const packet_facts& facts,
     make_key(&found, &out.key);
     out.hash = flow_hash(&out.key, platform.hash_seed);
     out.ip_bytes = static_cast<std::uint32_t>(found.ip_bytes);
-    out.ifindex = facts.ifindex;
+    out.ifindex = ifindex;
     out.direction = found.direction;
     out.tcp_flags = found.walk.l4_proto == PROTO_TCP ? found.walk.tcp_flags : std::uint8_t{0};
     out.is_answer = (found.walk.flags & WALK_ANSWER) != 0;
@@ -224,7 +229,7 @@ DATAPATH_INLINE void fill_in(TablePlatform& platform, const packet_facts& facts,
 
 void describe(TablePlatform& platform, const packet_facts& facts, const packet_class& found,
               ClassifiedPacket& out, flow_outer& outer) {
-    fill_in(platform, facts, found, out, outer);
+    fill_in(platform, facts.frame.captured_bytes, facts.ifindex, found, out, outer);
 }
 
 // ------------------------------------------------------------------------------------------------ batch
@@ -285,8 +290,7 @@ void classify_packets(TablePlatform& s, const LocalNetworks& networks, std::span
         s.data = packet.bytes.empty() ? &nothing : packet.bytes.data();
         s.captured = static_cast<std::uint32_t>(packet.bytes.size());
         tally.at(packet.interface);
-        const packet_facts facts = facts_of(packet);
-        (void)walk_packet(&s, s.data, s.data + s.captured, &facts, &found);
+        walk(s, packet, found);
         ClassifiedPacket& out = content.packets[i];
         out.at_ns = packet.at_ns;
         found.direction = packet.direction;
@@ -297,13 +301,13 @@ void classify_packets(TablePlatform& s, const LocalNetworks& networks, std::span
             const walk_result& walk = found.walk;
             out.kind = ClassifiedPacket::Kind::undecided;
             out.hash = FirstSenders::conversation(walk.src, walk.dst, walk.sport, walk.dport, walk.l4_proto);
-            content.undecided.push_back({facts, found, packet.interface});
+            content.undecided.push_back({facts_of(packet), found, packet.interface});
             continue;
         }
-        count_frame(&facts, &found);
+        count_frame(packet.wire_bytes, &found);
         count_class(&s, &found);
         tally.add(found);
-        fill_in(s, facts, found, out, outer);
+        fill_in(s, s.captured, packet.ifindex, found, out, outer);
         if (UNLIKELY(out.tunnelled)) content.outers.push_back(outer);
     }
     content.last = found;
