@@ -140,6 +140,7 @@ Json names_status(const inspect::InspectionCounters& counters, const inspect::Re
             {"flows", counters.flows},
             {"flows_named", counters.flows_named},
             {"flows_full", counters.flows_full},
+            {"flows_expired", counters.flows_expired},
             {"inspectors_evicted", counters.inspectors_evicted},
             {"dns_messages", counters.dns_messages},
             {"dns_unreadable", counters.dns_unreadable},

@@ -63,7 +63,10 @@ void Evaluation::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp 
     if (observation_ && std::chrono::steady_clock::now() > observe_until_) observation_.reset();
     for (const FlowUpdate& update : updates) {
         evaluate(update, packet_time_);
-        if (update.reason == UpdateReason::ended) inspection_.forget(update.key);
+        if (update.reason == UpdateReason::ended)
+            inspection_.forget(update.key);
+        else
+            inspection_.touch(update.key, packet_time_);
     }
     findings_.clear();
     evaluator_.advance(packet_time_, findings_);

@@ -130,7 +130,7 @@ void Inspection::set_bit(const datapath::flow_key& key) {
 }
 
 // Null: there are too many.
-Inspection::Flow* Inspection::flow_of(const datapath::flow_key& key) {
+Inspection::Flow* Inspection::flow_of(const datapath::flow_key& key, Timestamp at) {
     if (flows_.size() >= flows_max && find(key) == nullptr) {
         ++counters_.flows_full;
         return nullptr;
@@ -138,9 +138,24 @@ Inspection::Flow* Inspection::flow_of(const datapath::flow_key& key) {
     const auto [flow, is_new] = flows_.try_emplace(key);
     if (is_new) {
         flow->second.work = work_.end();
+        flow->second.last = at;
+        flow->second.place = quiet_.insert(quiet_.end(), &flow->first);
         set_bit(key);
     }
     return &flow->second;
+}
+
+void Inspection::touch(const datapath::flow_key& key, Timestamp at) noexcept {
+    if (Flow* flow = find(key); flow != nullptr) {
+        flow->last = std::max(flow->last, at);
+        quiet_.splice(quiet_.end(), quiet_, flow->place);
+    }
+    while (!quiet_.empty()) {
+        const datapath::flow_key oldest = *quiet_.front();
+        if (at - flows_.find(oldest)->second.last <= flow_idle_max) return;
+        ++counters_.flows_expired;
+        forget(oldest);
+    }
 }
 
 Inspection::WorkList::iterator Inspection::take_work(const datapath::flow_key& key) {
@@ -184,7 +199,7 @@ bool Inspection::inspect(const PayloadSample& sample) {
         give_back(work);
         return true;
     }
-    if (flow == nullptr) flow = flow_of(sample.key);
+    if (flow == nullptr) flow = flow_of(sample.key, sample.at);
     if (flow == nullptr) {
         give_back(work);
         return false;
@@ -252,6 +267,7 @@ void Inspection::keep(Flow& flow, const FlowFacts& facts) {
 void Inspection::forget(const datapath::flow_key& key) noexcept {
     if (const Flow* flow = find(key); flow != nullptr) {
         if (flow->work != work_.end()) give_back(flow->work);
+        quiet_.erase(flow->place);
         flows_.erase(key);
     }
     if (stream_of_.empty()) return;
@@ -357,7 +373,7 @@ void Inspection::read_message(ByteSpan message, const PayloadSample& sample, Que
     }
     counters_.dns_unreadable += good ? 0 : 1;
     if (!good || !sample.tracked) return;
-    if (Flow* flow = flow_of(sample.key)) {
+    if (Flow* flow = flow_of(sample.key, sample.at)) {
         flow->protocol = Protocol::dns;
         flow->given_up = true;
     }

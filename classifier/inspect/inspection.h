@@ -5,8 +5,8 @@
 //          servers. Names and fingerprints only: no payload outlives the call.
 // Clock:   packet time.
 // Limits:  the constants below; what is beyond them is counted, and its flows stay without names.
-// Memory:  an inspector 50 KB, made when needed: 13 MB; a flow with names about 500 B, one of which only the
-//          protocol is known 90: 60 MB at the most; streams of DNS over TCP 2 MB; names 7 MB.
+// Memory:  an inspector 50 KB, made when needed: 13 MB; a flow with names about 550 B, one of which only the
+//          protocol is known 150: 70 MB at the most; streams of DNS over TCP 2 MB; names 7 MB.
 // Threads: one owner.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -90,6 +90,7 @@ struct InspectionCounters {
     std::uint64_t samples = 0;
     std::uint64_t flows_named = 0;         // that said a name, ever
     std::uint64_t flows_full = 0;          // flows_max reached: nothing was kept of a flow
+    std::uint64_t flows_expired = 0;       // heard of for the last time flow_idle_max ago, and forgotten
     std::uint64_t inspectors_evicted = 0;  // flows given up for another: inspectors_max
     std::uint64_t streams_evicted = 0;     // DNS over TCP, likewise: dns_streams_max
     std::uint64_t dns_messages = 0;
@@ -106,6 +107,9 @@ class Inspection {
 public:
     static constexpr std::size_t inspectors_max = 256;  // flows that are put together at a time
     static constexpr std::size_t flows_max = 131072;    // whose facts are kept
+    // Longer than any engine keeps a quiet flow (idle_timeout, a day at the most): the end of such a flow was
+    // not told, for its key has changed (a reload that moves its address to another class).
+    static constexpr std::chrono::hours flow_idle_max{25};
     static constexpr std::size_t dns_streams_max = 64;
     // Of DNS over TCP, which goes to 65,535; names and addresses of a host take a few hundred.
     static constexpr std::size_t dns_message_bytes_max = Assembler::bytes_max - 2;
@@ -126,6 +130,8 @@ public:
     // True: more of this flow's payload may say more.
     bool on_payload(const PayloadSample& sample, QuestionSink& questions);
     [[nodiscard]] FlowNames names_of(const FlowUpdate& flow) const;
+    // The flow goes on.
+    void touch(const datapath::flow_key& key, Timestamp at) noexcept;
     // The flow has ended.
     void forget(const datapath::flow_key& key) noexcept;
     // Nothing has been heard: no flow has a name.
@@ -143,6 +149,8 @@ private:
         bool unread = false;
         std::unique_ptr<KeptFacts> facts;
         WorkList::iterator work;  // end(): none
+        Timestamp last{};
+        std::list<const datapath::flow_key*>::iterator place;  // in quiet_
     };
     struct HashKey {
         std::uint64_t seed;
@@ -158,7 +166,7 @@ private:
     bool inspect(const PayloadSample& sample);
     static bool listen_on(const PayloadSample& sample, Flow& flow);
     [[nodiscard]] bool unsampled(const FlowUpdate& update) const noexcept;
-    [[nodiscard]] Flow* flow_of(const datapath::flow_key& key);
+    [[nodiscard]] Flow* flow_of(const datapath::flow_key& key, Timestamp at);
     [[nodiscard]] const Flow* find(const datapath::flow_key& key) const;  // null: nothing is known of it
     [[nodiscard]] Flow* find(const datapath::flow_key& key) {
         return const_cast<Flow*>(std::as_const(*this).find(key));
@@ -177,6 +185,7 @@ private:
     [[nodiscard]] bool was_asked(ByteSpan message, const PayloadSample& sample) noexcept;
 
     Flows flows_;
+    std::list<const datapath::flow_key*> quiet_;  // the flows, the one heard of longest ago in front
     // Most flows say nothing: a bit for the hash of each flow that did tells so without a search. Bits of
     // flows that have been forgotten stay until there are too many.
     static constexpr std::size_t bits = std::size_t{1} << 20;

@@ -398,6 +398,26 @@ TEST_CASE("more flows than are put together at a time give up the one quiet long
     CHECK(bench.inspection.counters().flows_named == flows - 1);
 }
 
+TEST_CASE("a flow whose end is not told is forgotten after its time, and one that goes on is not",
+          "[inspect][names]") {
+    Bench bench;
+    const auto left = key_of("203.0.113.9", 80, 50001), lives = key_of("203.0.113.9", 80, 50002);
+    bench.request(left, "a.example.org", at(0));
+    bench.request(lives, "b.example.org", at(0));
+    const std::int64_t limit = std::chrono::seconds(Inspection::flow_idle_max).count();
+    bench.inspection.touch(lives, at(limit));
+    CHECK(bench.inspection.counters().flows == 2);
+    bench.inspection.touch(key_of("203.0.113.10", 80), at(limit + 1));  // of which nothing is known
+    CHECK(bench.inspection.counters().flows == 1);
+    CHECK(bench.inspection.counters().flows_expired == 1);
+    CHECK(bench.inspection.names_of(update_of(left, at(limit + 1))).name.empty());
+    CHECK(bench.inspection.names_of(update_of(lives, at(limit + 1))).name == "b.example.org");
+    bench.request(left, "c.example.org", at(limit + 1));
+    bench.inspection.touch(left, at(limit));  // time does not go back
+    bench.inspection.touch(lives, at(2 * limit + 1));
+    CHECK(bench.inspection.counters().flows == 2);
+}
+
 TEST_CASE("a flow that says nothing is given up, and only that is kept", "[inspect][names]") {
     Bench bench;
     const auto key = key_of("203.0.113.9", 4444);
