@@ -42,7 +42,7 @@ const Process* Attribution::process_of(const datapath::flow_sender& sender) {
     Process unknown;
     unknown.id = id;
     unknown.details_lost = true;
-    cache_->add(std::move(unknown), 0, 0);
+    cache_->add(std::move(unknown), 0, 0, 0);
     return cache_->find(id);
 }
 
@@ -83,6 +83,11 @@ void Attribution::add_details(EngineDetails& details) const {
     details.counters["processes.lost"] = object_->lost();
     details.counters["processes.without_details"] = without_details_;
     details.counters["hashes.failed"] = cache_->hashes_failed();
+    using Problem = ExecutableHasher::Problem;
+    details.counters["hashes.changed"] = cache_->hashes_failed(Problem::changed);
+    details.counters["hashes.too_large"] = cache_->hashes_failed(Problem::too_large);
+    details.counters["hashes.too_slow"] = cache_->hashes_failed(Problem::too_slow);
+    details.counters["hashes.threads_stuck"] = hasher_ ? hasher_->stuck() : 0;
     details.counters["hashes.files_read"] = hasher_ ? hasher_->files_read() : 0;
     details.counters["hashes.not_waited_for"] = without_hash_;
 }

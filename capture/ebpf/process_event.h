@@ -10,7 +10,7 @@ DATAPATH_BEGIN
 
 enum {
     PATH_DEPTH_MAX = 14,     // names of an executable's path, from its end; deeper ones are cut in front
-    PATH_NAME_BYTES = 64,    // of each, with the zero; longer ones are cut
+    PATH_NAME_BYTES = 64,    // of each, with the zero; longer ones are cut, see exe_names_cut
     CGROUP_DEPTH_MAX = 9,    // likewise; Kubernetes needs four, a user's service seven
     CGROUP_NAME_BYTES = 96,  // "cri-containerd-<64>.scope" has 85
     ARGUMENT_BYTES = 512,    // of the command line, as /proc/PID/cmdline has it
@@ -19,6 +19,7 @@ enum {
 
 struct process_event {
     __u64 start_ns;   // CLOCK_BOOTTIME
+    __u64 told_ns;    // likewise: when this was told, and the process ran that file
     __u64 exe_inode;  // 0: no executable is known
     __u64 cgroup_id;
     __u32 pid;
@@ -34,13 +35,13 @@ struct process_event {
     __u8 has_arguments;    // 0: it was not itself running when this was told
     __u8 exe_depth;        // names used
     __u8 cgroup_depth;
-    __u32 reserved;
+    __u32 exe_names_cut;  // bit i: of name i there is more
     char command[COMMAND_BYTES];
     char parent_command[COMMAND_BYTES];
     char exe_names[PATH_DEPTH_MAX][PATH_NAME_BYTES];         // the last name of the path first
     char cgroup_names[CGROUP_DEPTH_MAX][CGROUP_NAME_BYTES];  // likewise
     char arguments[ARGUMENT_BYTES];
 };
-LAYOUT_ASSERT(sizeof(struct process_event) == 24 + 48 + 32 + 14 * 64 + 9 * 96 + 512, "process_event");
+LAYOUT_ASSERT(sizeof(struct process_event) == 32 + 48 + 32 + 14 * 64 + 9 * 96 + 512, "process_event");
 
 DATAPATH_END

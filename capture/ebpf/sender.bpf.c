@@ -32,6 +32,12 @@ typedef struct {
     __u32 val;
 } kernel_id;
 struct qstr {
+    union {
+        struct {
+            __u32 hash, len;
+        };
+        __u64 hash_len;
+    };
     const unsigned char* name;
 } KERNEL;
 struct super_block {
@@ -237,6 +243,7 @@ static __always_inline void read_executable(struct process_event* event, struct 
     struct dentry* dentry = BPF_CORE_READ(file, f_path.dentry);
     struct mount* mount = (struct mount*)((char*)vfsmount - bpf_core_field_offset(struct mount, mnt));
     volatile __u8* kept = &event->exe_depth;
+    volatile __u32* cut = &event->exe_names_cut;
     for (__u32 i = 0; i < PATH_DEPTH_MAX + 6; i++) {
         struct dentry* parent = BPF_CORE_READ(dentry, d_parent);
         if (dentry == BPF_CORE_READ(mount, mnt.mnt_root) || dentry == parent) {
@@ -250,6 +257,8 @@ static __always_inline void read_executable(struct process_event* event, struct 
         if (depth >= PATH_DEPTH_MAX) break;
         bpf_probe_read_kernel_str(event->exe_names[depth], PATH_NAME_BYTES,
                                   BPF_CORE_READ(dentry, d_name.name));
+        // A difference below zero has the highest bit: no branch, which would double the states.
+        *cut |= (PATH_NAME_BYTES - 1 - BPF_CORE_READ(dentry, d_name.len)) >> 31 << depth;
         *kept = (__u8)(depth + 1);
         dentry = parent;
     }
@@ -292,6 +301,7 @@ static __noinline int announce(struct task_struct* task, int is_running) {
         return 0;
     }
     event->start_ns = who.start_ns;
+    event->told_ns = bpf_ktime_get_boot_ns();
     event->pid = who.pid;
     event->exec_id = who.exec_id;
     event->uid = uid;
@@ -304,7 +314,7 @@ static __noinline int announce(struct task_struct* task, int is_running) {
     event->mount_namespace = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
     struct task_struct* parent = BPF_CORE_READ(task, group_leader, real_parent);
     event->parent_pid = (__u32)BPF_CORE_READ(parent, tgid);
-    event->reserved = 0;
+    event->exe_names_cut = 0;
     bpf_probe_read_kernel_str(event->command, COMMAND_BYTES, &task->group_leader->comm);
     bpf_probe_read_kernel_str(event->parent_command, COMMAND_BYTES, &parent->comm);
     event->exe_depth = event->exe_deleted = event->has_arguments = 0;

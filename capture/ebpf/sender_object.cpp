@@ -16,6 +16,7 @@
 #include "capture/ebpf/libbpf_words.h"
 #include "capture/ebpf/process_event.h"
 #include "capture/process/process_cache.h"
+#include "capture/process/process_start.h"
 #include "capture/process/user_names.h"
 #include "sender.skel.h"
 
@@ -35,12 +36,16 @@ std::unexpected<OsError> libbpf_failed(std::string operation, int error, const L
                     "libbpf says: " + words.tail());
 }
 
-// A path from names that begin with the last one. `cut`: there is more in front.
+// A path from names that begin with the last one. `cut`: there is more in front; bit i of `names_cut`: of
+// name i. Either way it begins with "...", and is equal to no path that a rule names.
 template <std::size_t Names, std::size_t Bytes>
-std::string path_of(const char (&names)[Names][Bytes], std::size_t depth, bool cut) {
-    std::string path = cut ? "..." : "";
-    for (std::size_t i = std::min(depth, Names); i-- > 0;)
+std::string path_of(const char (&names)[Names][Bytes], std::size_t depth, bool cut,
+                    std::uint32_t names_cut = 0) {
+    std::string path = cut || names_cut != 0 ? "..." : "";
+    for (std::size_t i = std::min(depth, Names); i-- > 0;) {
         path.append("/").append(names[i], ::strnlen(names[i], Bytes));
+        if ((names_cut >> i & 1) != 0) path += "...";
+    }
     return path;
 }
 
@@ -53,8 +58,8 @@ Process process_of(const datapath::process_event& event, UserNames& users, Argum
     Process process;
     process.id = {event.start_ns, event.pid, event.exec_id};
     process.command = text_of(event.command);
-    process.executable =
-        path_of(event.exe_names, event.exe_depth, event.exe_depth >= datapath::PATH_DEPTH_MAX);
+    process.executable = path_of(event.exe_names, event.exe_depth,
+                                 event.exe_depth >= datapath::PATH_DEPTH_MAX, event.exe_names_cut);
     process.executable_deleted = event.exe_deleted != 0;
     process.uid = event.uid;
     process.gid = event.gid;
@@ -83,6 +88,7 @@ void read_arguments(Process& process, ArgumentPolicy policy) {
     std::string words(datapath::ARGUMENT_BYTES + 1, '\0');
     file.read(words.data(), static_cast<std::streamsize>(words.size()));
     words.resize(static_cast<std::size_t>(std::max<std::streamsize>(file.gcount(), 0)));
+    if (!runs_still(process.id)) return;  // another one's, perhaps
     process.command_line_cut = words.size() > datapath::ARGUMENT_BYTES;
     if (process.command_line_cut) words.resize(datapath::ARGUMENT_BYTES);
     process.command_line = command_line_of(words, policy);
@@ -152,7 +158,7 @@ int SenderObject::State::on_process(void* self, void* data, std::size_t bytes) {
     const auto& event = *static_cast<const datapath::process_event*>(data);
     Process process = process_of(event, *reading.users, reading.policy);
     if (event.has_arguments == 0) read_arguments(process, reading.policy);
-    reading.cache->add(std::move(process), event.exe_inode, event.exe_device);
+    reading.cache->add(std::move(process), event.exe_inode, event.exe_device, event.told_ns);
     return 0;
 }
 

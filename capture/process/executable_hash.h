@@ -1,25 +1,26 @@
-// capture/process/executable_hash.h - SHA-256 of executables, on a thread of its own.
+// capture/process/executable_hash.h - SHA-256 of executables, on threads of its own.
 //
-// In:       which file a process runs, as the kernel named it.   Out: hashes, through take().
-// Threads:  want() and take() from the owner; one thread reads files. It keeps CAP_SYS_PTRACE and
-//           CAP_DAC_READ_SEARCH where the process has them when it starts, and no other capability: with them
-//           it also reads files that are deleted or lie in another mount namespace, through /proc/PID/exe.
-// Limits:   REQUESTS_MAX waiting, FILE_BYTES_MAX a file, CACHE_MAX hashes remembered.
-// Fails:    with words; a hash is that of the file which the process runs, or it is none.
+// In:       which file a process runs, as the kernel named it, and when.   Out: hashes, through take().
+// Threads:  want() and take() from the owner; THREADS, one of which reads at a time. They keep CAP_SYS_PTRACE
+//           and CAP_DAC_READ_SEARCH where the process has them when it starts, and no other capability: with
+//           them files are also read that are deleted or lie in another mount namespace, through
+//           /proc/PID/exe. A thread that waits for a file system that does not answer is left behind, and
+//           the next one goes on; files of that device are not read until it comes back.
+// Clock:    steady for limits; times of files and of the kernel's news are compared by the wall clock of now.
+// Limits:   REQUESTS_MAX waiting; Limits a file; with all THREADS left behind nothing is read any more;
+//           CACHE_MAX results remembered, those without a hash for TRY_AGAIN_AFTER.
+// Fails:    with words, counted by kind; a hash is that of the file which the process runs, unchanged since
+//           the kernel told of it, or it is none.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <sys/types.h>
 
-#include <condition_variable>
+#include <chrono>
 #include <cstdint>
-#include <deque>
 #include <expected>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "capture/ebpf/os.h"
@@ -30,54 +31,56 @@ namespace egresswatch::capture {
 class ExecutableHasher {
 public:
     static constexpr std::size_t REQUESTS_MAX = 4096;
-    static constexpr std::uint64_t FILE_BYTES_MAX = 1ULL << 30;
     static constexpr std::size_t CACHE_MAX = 4096;  // about 200 B each
+    static constexpr std::size_t THREADS = 3;
+    static constexpr std::chrono::seconds TRY_AGAIN_AFTER{60};
+    // A file is stamped by a clock that may be a tick behind (CONFIG_HZ=100).
+    static constexpr std::chrono::milliseconds STAMP_TICK{10};
 
+    struct Limits {
+        std::uint64_t file_bytes = 512ULL << 20;
+        std::chrono::milliseconds file_time{3000};
+    };
     struct Request {
         ProcessId process;
         std::string path;  // in the process's mount namespace
         std::uint64_t inode = 0;
         std::uint32_t device = 0;  // as the kernel has it: major << 20 | minor
         bool deleted = false;
+        std::uint64_t told_ns = 0;  // CLOCK_BOOTTIME: the process ran the file then
     };
+    enum class Problem : std::uint8_t { unreachable, changed, too_large, too_slow };
+    struct Failure {
+        Problem problem = Problem::unreachable;
+        std::string words;
+    };
+    using Hash = std::expected<std::string, Failure>;
     struct Result {
         ProcessId process;
-        std::expected<std::string, std::string> sha256;
+        Hash sha256;
     };
 
-    [[nodiscard]] static std::expected<std::unique_ptr<ExecutableHasher>, OsError> start();
+    [[nodiscard]] static std::expected<std::unique_ptr<ExecutableHasher>, OsError> start(Limits limits);
+    [[nodiscard]] static std::expected<std::unique_ptr<ExecutableHasher>, OsError> start() {
+        return start(Limits{});
+    }
     ~ExecutableHasher();
     ExecutableHasher(const ExecutableHasher&) = delete;
     ExecutableHasher& operator=(const ExecutableHasher&) = delete;
 
     // False: too many are waiting.
     [[nodiscard]] bool want(Request request);
+    // Also where a thread is stuck, and has to be left behind: to be called now and then.
     [[nodiscard]] std::vector<Result> take();
-    [[nodiscard]] int fd() const noexcept { return ready_.get(); }  // readable when take() has something
+    [[nodiscard]] int fd() const noexcept;  // readable when take() has something
     [[nodiscard]] std::uint64_t files_read() const noexcept;
+    [[nodiscard]] std::size_t stuck() const noexcept;  // threads left behind now
 
 private:
-    struct FileVersion {
-        dev_t device;
-        ino_t inode;
-        std::int64_t written_ns;  // mtime, which its owner may set to anything
-        std::int64_t changed_ns;  // ctime, which nobody can set
-        std::int64_t size;
-        auto operator<=>(const FileVersion&) const = default;
-    };
-    ExecutableHasher() = default;
-    void run();
-    std::expected<std::string, std::string> hash_of(const Request& request);
+    struct Shared;  // outlives us where a thread is stuck
+    explicit ExecutableHasher(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
 
-    UniqueFd ready_;
-    mutable std::mutex mutex_;
-    std::condition_variable wake_;
-    std::deque<Request> wanted_;
-    std::vector<Result> done_;
-    bool stopping_ = false;
-    std::uint64_t files_read_ = 0;
-    std::map<FileVersion, std::string> known_;  // of the thread only
-    std::thread thread_;
+    std::shared_ptr<Shared> shared_;
 };
 
 }  // namespace egresswatch::capture

@@ -6,7 +6,7 @@
 
 namespace egresswatch::capture {
 
-void ProcessCache::add(Process process, std::uint64_t inode, std::uint32_t device) {
+void ProcessCache::add(Process process, std::uint64_t inode, std::uint32_t device, std::uint64_t told_ns) {
     const ProcessId id = process.id;
     if (const auto known = index_.find(id); known != index_.end()) {
         // The program is the same, so its file is: the hash stays.
@@ -17,7 +17,8 @@ void ProcessCache::add(Process process, std::uint64_t inode, std::uint32_t devic
         index_.erase(known);
     }
     if (process.hash == HashState::none && hasher_ != nullptr && inode != 0) {
-        const bool taken = hasher_->want({id, process.executable, inode, device, process.executable_deleted});
+        const bool taken =
+            hasher_->want({id, process.executable, inode, device, process.executable_deleted, told_ns});
         process.hash = taken ? HashState::pending : HashState::failed;
         if (!taken) {
             process.hash_problem = "too many executables wait to be read";
@@ -50,9 +51,10 @@ void ProcessCache::take_hashes() {
             process.sha256 = std::move(*result.sha256);
             process.hash = HashState::known;
         } else {
-            process.hash_problem = std::move(result.sha256.error());
+            process.hash_problem = std::move(result.sha256.error().words);
             process.hash = HashState::failed;
             hashes_failed_++;
+            failed_by_[static_cast<std::size_t>(result.sha256.error().problem)]++;
         }
     }
 }

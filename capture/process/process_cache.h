@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -25,7 +26,8 @@ public:
     explicit ProcessCache(ExecutableHasher* hasher) : hasher_(hasher) {}
 
     // Also of one that is there: what it is now counts.
-    void add(Process process, std::uint64_t inode, std::uint32_t device);
+    // `told_ns`: CLOCK_BOOTTIME, when the kernel told of it.
+    void add(Process process, std::uint64_t inode, std::uint32_t device, std::uint64_t told_ns);
     // Null: never told of, or forgotten.
     [[nodiscard]] const Process* find(const ProcessId& id);
     // Hashes that have come meanwhile.
@@ -34,6 +36,9 @@ public:
     [[nodiscard]] std::size_t size() const noexcept { return index_.size(); }
     [[nodiscard]] std::uint64_t forgotten() const noexcept { return forgotten_; }
     [[nodiscard]] std::uint64_t hashes_failed() const noexcept { return hashes_failed_; }
+    [[nodiscard]] std::uint64_t hashes_failed(ExecutableHasher::Problem why) const noexcept {
+        return failed_by_[static_cast<std::size_t>(why)];
+    }
 
 private:
     struct IdHash {
@@ -47,7 +52,8 @@ private:
     Order processes_;
     std::unordered_map<ProcessId, Order::iterator, IdHash> index_;
     std::uint64_t forgotten_ = 0;
-    std::uint64_t hashes_failed_ = 0;
+    std::uint64_t hashes_failed_ = 0;  // those below, and requests that found no room
+    std::array<std::uint64_t, 4> failed_by_{};
 };
 
 }  // namespace egresswatch::capture

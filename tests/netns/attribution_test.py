@@ -101,7 +101,8 @@ class SenderCase(SiteCase):
 class Ways(SenderCase):
     def test_the_process_that_sends_is_named_with_its_file_and_place(self):
         # One site for all: setting one up takes longer than any of these.
-        for check in (self.named, self.accepted, self.short_lived, self.deleted, self.groups, self.allowed):
+        for check in (self.named, self.accepted, self.short_lived, self.deleted, self.long_name, self.groups,
+                      self.allowed):
             with self.subTest(check.__doc__):
                 check()
 
@@ -176,6 +177,17 @@ class Ways(SenderCase):
         self.assertTrue(found["executable_deleted"])
         self.assertEqual(Path(found["executable"]).name, "gone")
         process.stdin.close()
+
+    def long_name(self):
+        """A name that the kernel cuts is told as cut, and is no path that a rule names."""
+        for length in (63, 64):
+            copy = self.site.dir / ("n" * length)
+            shutil.copy(os.path.realpath(PYTHON), copy)
+            remote = f"{CN}{length}"
+            self.start("plain", remote, SINK, program=copy).wait(10)
+            found = self.finding(remote)["process"]
+            whole = str(copy) if length == 63 else f"...{copy.parent}/{'n' * 63}..."
+            self.assertEqual((found["executable"], found["sha256"]), (whole, sha256(copy)))
 
     def groups(self):
         """Units and containers are read from the control group."""

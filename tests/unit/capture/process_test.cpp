@@ -6,11 +6,17 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <fstream>
+#include <mutex>
+#include <sstream>
+#include <thread>
 
 #include "capture/ebpf/sender_object.h"
 #include "capture/process/command_line.h"
 #include "capture/process/process_cache.h"
+#include "capture/process/process_start.h"
 #include "capture/process/user_names.h"
 #include "tests/support/catch.h"
 #include "tests/support/temp_dir.h"
@@ -20,20 +26,61 @@ using namespace std::string_literals;
 
 namespace {
 
-// A file as a request names it. Of a process that is not there: only its path can lead to the file.
+using Problem = ExecutableHasher::Problem;
+
+std::uint64_t boot_time_ns() {
+    timespec now{};
+    ::clock_gettime(CLOCK_BOOTTIME, &now);
+    return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+// A file as a request names it. Of a process that is not there: only its path can lead to the file. It was
+// seen a second from now: what is done to the file here was done before.
 ExecutableHasher::Request request_for(const std::string& path) {
     struct stat info {};
     REQUIRE(::stat(path.c_str(), &info) == 0);
-    return {{1, 0x7fffffff, 1}, path, info.st_ino, ::major(info.st_dev) << 20 | ::minor(info.st_dev), false};
+    return {{1, 0x7fffffff, 1},
+            path,
+            info.st_ino,
+            ::major(info.st_dev) << 20 | ::minor(info.st_dev),
+            false,
+            boot_time_ns() + 1'000'000'000U};
 }
 
-std::expected<std::string, std::string> hash_of(ExecutableHasher& hasher, ExecutableHasher::Request request) {
+ExecutableHasher::Result result_of(ExecutableHasher& hasher) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (std::chrono::steady_clock::now() < deadline) {
+        auto results = hasher.take();  // also looks after a thread that is stuck
+        REQUIRE(results.size() <= 1);
+        if (!results.empty()) return results.front();
+        pollfd ready{hasher.fd(), POLLIN, 0};
+        (void)::poll(&ready, 1, 50);
+    }
+    FAIL("no hash within ten seconds");
+    return {};
+}
+
+ExecutableHasher::Hash hash_of(ExecutableHasher& hasher, ExecutableHasher::Request request) {
     REQUIRE(hasher.want(std::move(request)));
-    pollfd ready{hasher.fd(), POLLIN, 0};
-    REQUIRE(::poll(&ready, 1, 10'000) == 1);
-    auto results = hasher.take();
-    REQUIRE(results.size() == 1);
-    return results.front().sha256;
+    return result_of(hasher).sha256;
+}
+
+Problem problem_of(ExecutableHasher& hasher, ExecutableHasher::Request request) {
+    const auto hash = hash_of(hasher, std::move(request));
+    REQUIRE_FALSE(hash.has_value());
+    return hash.error().problem;
+}
+
+// A file system that does not answer, as one over the network: read() of that file waits.
+std::mutex stall_mutex;
+std::condition_variable stall_ends;
+ino_t stalled_inode = 0;
+unsigned waiting_reads = 0;
+
+void stall(ino_t inode) {
+    const std::lock_guard lock(stall_mutex);
+    stalled_inode = inode;
+    stall_ends.notify_all();
 }
 
 Process process(std::uint32_t pid) {
@@ -43,6 +90,20 @@ Process process(std::uint32_t pid) {
 }
 
 }  // namespace
+
+// The linker puts it between the product's code and libc, see tests/CMakeLists.txt.
+extern "C" ssize_t __real_read(int fd, void* buffer, std::size_t bytes);
+extern "C" ssize_t __wrap_read(int fd, void* buffer, std::size_t bytes);
+ssize_t __wrap_read(int fd, void* buffer, std::size_t bytes) {
+    struct stat info {};
+    if (::fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) {
+        std::unique_lock lock(stall_mutex);
+        ++waiting_reads;
+        stall_ends.wait(lock, [&] { return stalled_inode == 0 || info.st_ino != stalled_inode; });
+        --waiting_reads;
+    }
+    return __real_read(fd, buffer, bytes);
+}
 
 TEST_CASE("arguments are shown as the configuration says", "[capture][unit]") {
     const std::string words = "rclone\0copy\0--password=secret\0-phidden\0-v\0--\0s3:bucket\0"s;
@@ -112,11 +173,9 @@ TEST_CASE("the file that a process runs is read through /proc though its path is
     REQUIRE(::stat("/proc/self/exe", &info) == 0);
     auto hasher = ExecutableHasher::start();
     REQUIRE(hasher);
-    ExecutableHasher::Request request{{0, static_cast<std::uint32_t>(::getpid()), 0},
-                                      "/nowhere",
-                                      info.st_ino,
-                                      ::major(info.st_dev) << 20 | ::minor(info.st_dev),
-                                      true};
+    ExecutableHasher::Request request{
+        {0, static_cast<std::uint32_t>(::getpid()), 0},    "/nowhere", info.st_ino,
+        ::major(info.st_dev) << 20 | ::minor(info.st_dev), true,       boot_time_ns()};
     const auto hash = hash_of(**hasher, request);
     REQUIRE(hash);
     CHECK(hash->size() == 64);
@@ -124,11 +183,88 @@ TEST_CASE("the file that a process runs is read through /proc though its path is
     CHECK(!hash_of(**hasher, request).has_value());
 }
 
+TEST_CASE("a file that changed after its process was seen has no hash", "[capture][unit]") {
+    const egresswatch::testing::TempDir directory;
+    const std::string file = (directory.path() / "program").string();
+    std::ofstream(file) << "abc";
+    auto hasher = ExecutableHasher::start();
+    REQUIRE(hasher);
+    auto request = request_for(file);
+    request.told_ns = boot_time_ns() - 60'000'000'000U;  // written a minute after
+    CHECK(problem_of(**hasher, request) == Problem::changed);
+    // However old it says that it is.
+    const timespec times[2] = {{1, 0}, {1, 0}};
+    REQUIRE(::utimensat(AT_FDCWD, file.c_str(), times, 0) == 0);
+    CHECK(problem_of(**hasher, request) == Problem::changed);
+    CHECK((*hasher)->files_read() == 0);
+    // Of a file that was read before, too.
+    REQUIRE(hash_of(**hasher, request_for(file)).has_value());
+    CHECK(problem_of(**hasher, request) == Problem::changed);
+}
+
+TEST_CASE("a process is the one that was told of while its start is", "[capture][unit]") {
+    const auto pid = static_cast<std::uint32_t>(::getpid());
+    // Field 22 of proc(5), in ticks.
+    std::ifstream file("/proc/self/stat");
+    std::string text((std::istreambuf_iterator<char>(file)), {});
+    std::istringstream fields(text.substr(text.rfind(')') + 2));
+    std::string field;
+    for (int i = 3; i <= 22; i++) fields >> field;
+    const std::uint64_t tick_ns = 1'000'000'000U / static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
+    const std::uint64_t start = std::stoull(field) * tick_ns;
+    CHECK(runs_still({start + tick_ns / 2, pid, 0}));
+    CHECK_FALSE(runs_still({start + tick_ns, pid, 0}));
+    CHECK_FALSE(runs_still({start, 0x7fffffff, 0}));
+}
+
+TEST_CASE("a file beyond the limits of size and time is not read, and told as such", "[capture][unit]") {
+    const egresswatch::testing::TempDir directory;
+    const std::string large = (directory.path() / "large").string(),
+                      small = (directory.path() / "small").string();
+    std::ofstream(small) << "abc";
+    std::ofstream(large) << "abc";
+    REQUIRE(::truncate(large.c_str(), 1 << 20) == 0);
+    auto hasher = ExecutableHasher::start({.file_bytes = 3, .file_time = std::chrono::seconds(3)});
+    REQUIRE(hasher);
+    CHECK(problem_of(**hasher, request_for(large)) == Problem::too_large);
+    CHECK(hash_of(**hasher, request_for(small)).has_value());
+    auto hasty = ExecutableHasher::start({.file_bytes = 1 << 20, .file_time = std::chrono::seconds(0)});
+    REQUIRE(hasty);
+    CHECK(problem_of(**hasty, request_for(large)) == Problem::too_slow);
+    CHECK((*hasty)->files_read() == 1);
+    CHECK(problem_of(**hasty, request_for(large)) == Problem::too_slow);  // and is not tried again at once
+    CHECK((*hasty)->files_read() == 1);
+}
+
+TEST_CASE("a file system that does not answer holds up its own files only", "[capture][unit]") {
+    const egresswatch::testing::TempDir directory;
+    const std::string dead = (directory.path() / "dead").string(),
+                      other = (directory.path() / "other").string();
+    std::ofstream(dead) << "abc";
+    std::ofstream(other) << "abc";
+    auto hasher = ExecutableHasher::start({.file_time = std::chrono::milliseconds(50)});
+    REQUIRE(hasher);
+    auto request = request_for(dead);
+    stall(request.inode);
+    CHECK(problem_of(**hasher, request) == Problem::too_slow);
+    CHECK((*hasher)->stuck() == 1);
+    // Everything of that device is told at once; what lies elsewhere is read by another thread.
+    CHECK(problem_of(**hasher, request_for(other)) == Problem::too_slow);
+    request.device = 0;  // no file is found under it, but none is waited for either
+    CHECK(problem_of(**hasher, request) == Problem::unreachable);
+    stall(0);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while ((*hasher)->stuck() != 0 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    CHECK((*hasher)->stuck() == 0);
+    CHECK(hash_of(**hasher, request_for(other)).has_value());
+    CHECK(problem_of(**hasher, request_for(dead)) == Problem::too_slow);  // not tried again at once
+}
+
 TEST_CASE("the cache forgets whom nobody has asked for longest", "[capture][unit]") {
     ProcessCache cache(nullptr);
-    for (std::uint32_t pid = 1; pid <= ProcessCache::PROCESSES_MAX; pid++) cache.add(process(pid), 0, 0);
+    for (std::uint32_t pid = 1; pid <= ProcessCache::PROCESSES_MAX; pid++) cache.add(process(pid), 0, 0, 0);
     REQUIRE(cache.find({1, 1, 1}) != nullptr);
-    cache.add(process(0x7fffffff), 0, 0);
+    cache.add(process(0x7fffffff), 0, 0, 0);
     CHECK(cache.size() == ProcessCache::PROCESSES_MAX);
     CHECK(cache.forgotten() == 1);
     CHECK(cache.find({1, 2, 1}) == nullptr);
