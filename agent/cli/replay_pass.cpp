@@ -137,11 +137,7 @@ void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp 
             tell(update, info, now, {}, ended, lasting);
         else
             tell(update, info, now, NamedFlow(inspection_, update), ended, lasting);
-        if (inspection_.silent()) continue;
-        if (ended)
-            inspection_.forget(update.key);
-        else
-            inspection_.touch(update.key, now);
+        if (ended && !inspection_.silent()) inspection_.forget(update.key);
     }
     if (!evaluator_) return;
     evaluator_->advance(now, findings_);
