@@ -83,7 +83,7 @@ bool FlowTable::State::may_be_elsewhere(std::uint64_t hash) const noexcept {
 }
 
 // The entry behind the first equal tag of the first bucket: nearly always the flow's.
-std::uint32_t FlowTable::State::find_tag(std::uint64_t hash) const noexcept {
+[[gnu::always_inline]] inline std::uint32_t FlowTable::State::find_tag(std::uint64_t hash) const noexcept {
     const TableBucket& bucket = buckets[(hash & slot_mask) / FLOW_PROBES];
     const unsigned equal = tags_equal_to(bucket, flow_tag(hash));
     return equal != 0 ? bucket.entry[static_cast<std::size_t>(std::countr_zero(equal))] : no_entry;

@@ -134,9 +134,9 @@ void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp 
         const bool ended = update.reason == UpdateReason::ended;
         const bool lasting = update.reason == UpdateReason::active && update.delta == FlowCounters{};
         if (!names || inspection_.silent())
-            tell(update, info, now, {}, ended, lasting);
+            tell(update, info, now, nullptr, ended, lasting);
         else
-            tell(update, info, now, NamedFlow(inspection_, update), ended, lasting);
+            tell_named(update, info, now, ended, lasting);
         if (ended && !inspection_.silent()) inspection_.forget(update.key);
     }
     if (!evaluator_) return;
@@ -144,14 +144,29 @@ void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp 
     tell_findings(nullptr);
 }
 
-void ReplayPass::tell(const FlowUpdate& update, const ClassInfo& info, Timestamp now, const NamedFlow& named,
+// Apart: names take half a kilobyte, which is cleared, and most flows of most passes have none.
+void ReplayPass::tell_named(const FlowUpdate& update, const ClassInfo& info, Timestamp now, bool ended,
+                            bool lasting) {
+    const NamedFlow named(inspection_, update);
+    tell(update, info, now, &named, ended, lasting);
+}
+
+void ReplayPass::tell(const FlowUpdate& update, const ClassInfo& info, Timestamp now, const NamedFlow* named,
                       bool ended, bool lasting) {
-    if (evaluator_) evaluate(update, info, now, named);
+    static const rules::FlowFacts nothing;
+    if (evaluator_ && named != nullptr && evaluator_->wants_names()) {
+        rules::FlowFacts facts;
+        named->add_to(facts);
+        evaluate(update, info, now, facts);
+    } else if (evaluator_) {
+        evaluate(update, info, now, nothing);
+    }
+    const inspect::FlowNames* names = named != nullptr ? named->names() : nullptr;
     if (ended) {
         ++flows_;
-        listener_->on_flow_ended(update, info, named.names());
+        listener_->on_flow_ended(update, info, names);
     } else if (lasting) {
-        listener_->on_flow_lasting(update, info, named.names());
+        listener_->on_flow_lasting(update, info, names);
     }
 }
 
@@ -167,11 +182,8 @@ void ReplayPass::on_question(const PayloadSample& sample, std::string_view name)
 }
 
 void ReplayPass::evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
-                          const NamedFlow& named) {
-    static const rules::FlowFacts nothing;  // for each update of each flow: not made anew
-    std::optional<rules::FlowFacts> facts;
-    if (evaluator_->wants_names()) named.add_to(facts.emplace());
-    const std::uint64_t more = evaluator_->evaluate(update, info, now, findings_, facts ? *facts : nothing);
+                          const rules::FlowFacts& facts) {
+    const std::uint64_t more = evaluator_->evaluate(update, info, now, findings_, facts);
     if (!findings_.empty()) {
         const bool silent = inspection_.silent();
         tell_findings(silent ? nullptr : NamedFlow(inspection_, update).names());

@@ -110,8 +110,11 @@ private:
     void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept override;
     bool on_payload(const PayloadSample& sample) noexcept override;
     void on_question(const PayloadSample& sample, std::string_view name) noexcept override;
-    void evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now, const NamedFlow& named);
-    void tell(const FlowUpdate& update, const ClassInfo& info, Timestamp now, const NamedFlow& named,
+    void evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
+                  const rules::FlowFacts& facts);
+    void tell_named(const FlowUpdate& update, const ClassInfo& info, Timestamp now, bool ended, bool lasting);
+    // `named`: null where nothing is known.
+    void tell(const FlowUpdate& update, const ClassInfo& info, Timestamp now, const NamedFlow* named,
               bool ended, bool lasting);
     void tell_findings(const inspect::FlowNames* names);
 

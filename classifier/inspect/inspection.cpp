@@ -67,7 +67,7 @@ private:
 }  // namespace
 
 struct Inspection::Work {
-    datapath::flow_key key{};
+    Flow* flow = nullptr;  // whose it is; null while that is not kept
     FlowInspector inspector;
     unsigned packets = 0;
 };
@@ -113,9 +113,13 @@ bool Inspection::on_payload(const PayloadSample& sample, QuestionSink& questions
 
 // ------------------------------------------------------------------------------------------------ flows
 
-const Inspection::Flow* Inspection::find(const datapath::flow_key& key) const {
+bool Inspection::may_know(const datapath::flow_key& key) const {
     const std::size_t hash = flows_.hash_function()(key) % bits;
-    if ((bits_[hash / 64] >> hash % 64 & 1) == 0) return nullptr;
+    return (bits_[hash / 64] >> hash % 64 & 1) != 0;
+}
+
+const Inspection::Flow* Inspection::find(const datapath::flow_key& key) const {
+    if (!may_know(key)) return nullptr;
     const auto found = flows_.find(key);
     return found == flows_.end() ? nullptr : &found->second;
 }
@@ -158,22 +162,22 @@ void Inspection::touch(const datapath::flow_key& key, Timestamp at) noexcept {
     }
 }
 
-Inspection::WorkList::iterator Inspection::take_work(const datapath::flow_key& key) {
+Inspection::WorkList::iterator Inspection::take_work() {
     if (!idle_.empty()) {  // the one that was used last: what it takes of the caches is there already
         work_.splice(work_.end(), idle_, std::prev(idle_.end()));
     } else if (work_.size() < inspectors_max) {
         work_.push_back(std::make_unique_for_overwrite<Work>());  // its buffers need no zeroes
     } else {
         ++counters_.inspectors_evicted;
-        if (const auto loser = flows_.find(work_.front()->key); loser != flows_.end()) {
-            loser->second.work = work_.end();
-            loser->second.given_up = true;
-            loser->second.unread = true;
+        if (Flow* loser = work_.front()->flow; loser != nullptr) {
+            loser->work = work_.end();
+            loser->given_up = true;
+            loser->unread = true;
         }
         work_.splice(work_.end(), work_, work_.begin());
     }
     const auto work = std::prev(work_.end());
-    (*work)->key = key;
+    (*work)->flow = nullptr;
     (*work)->packets = 0;
     (*work)->inspector.clear();
     return work;
@@ -187,7 +191,7 @@ bool Inspection::inspect(const PayloadSample& sample) {
     Flow* flow = find(sample.key);
     if (flow != nullptr && flow->given_up) return listen_on(sample, *flow);
     const bool under_way = flow != nullptr && flow->work != work_.end();
-    const auto work = under_way ? flow->work : take_work(sample.key);
+    const auto work = under_way ? flow->work : take_work();
     if (under_way) work_.splice(work_.end(), work_, work);
     FlowInspector& inspector = (*work)->inspector;
     const bool changed = inspector.add(packet_of(sample), decryptor_);
@@ -205,6 +209,7 @@ bool Inspection::inspect(const PayloadSample& sample) {
         return false;
     }
     flow->work = work;
+    (*work)->flow = flow;
     flow->unread = inspector.unread();
     if (changed) keep(*flow, inspector.facts());
     if (!inspector.done() && !hopeless) return true;
@@ -265,10 +270,12 @@ void Inspection::keep(Flow& flow, const FlowFacts& facts) {
 }
 
 void Inspection::forget(const datapath::flow_key& key) noexcept {
-    if (const Flow* flow = find(key); flow != nullptr) {
-        if (flow->work != work_.end()) give_back(flow->work);
-        quiet_.erase(flow->place);
-        flows_.erase(key);
+    if (may_know(key)) {
+        if (const auto known = flows_.find(key); known != flows_.end()) {
+            if (known->second.work != work_.end()) give_back(known->second.work);
+            quiet_.erase(known->second.place);
+            flows_.erase(known);
+        }
     }
     if (stream_of_.empty()) return;
     if (const auto stream = stream_of_.find(key); stream != stream_of_.end()) {

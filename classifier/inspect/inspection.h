@@ -167,12 +167,13 @@ private:
     static bool listen_on(const PayloadSample& sample, Flow& flow);
     [[nodiscard]] bool unsampled(const FlowUpdate& update) const noexcept;
     [[nodiscard]] Flow* flow_of(const datapath::flow_key& key, Timestamp at);
+    [[nodiscard]] bool may_know(const datapath::flow_key& key) const;     // false: nothing, by its bit
     [[nodiscard]] const Flow* find(const datapath::flow_key& key) const;  // null: nothing is known of it
     [[nodiscard]] Flow* find(const datapath::flow_key& key) {
         return const_cast<Flow*>(std::as_const(*this).find(key));
     }
     void set_bit(const datapath::flow_key& key);
-    [[nodiscard]] WorkList::iterator take_work(const datapath::flow_key& key);
+    [[nodiscard]] WorkList::iterator take_work();
     void give_back(WorkList::iterator work) noexcept;
     void keep(Flow& flow, const FlowFacts& facts);
     void read_dns(const PayloadSample& sample, QuestionSink& questions);
