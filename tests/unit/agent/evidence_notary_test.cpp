@@ -375,6 +375,25 @@ TEST_CASE("time that nobody accounts for is found, a gap record explains it", "[
     check_good(dir.path());
 }
 
+TEST_CASE("a daemon that goes on living without coverage records is found, too", "[evidence][verify]") {
+    const TempDir dir;
+    const auto heartbeat_at = [](int second) {
+        records::Json out = records::record_head(sample_origin(), "heartbeat", sample_time(second));
+        out["uptime_s"] = second;
+        return out;
+    };
+    SignedJournal written(dir.path());
+    fill(written, 2);  // covers 20 seconds
+    written.journal->append(heartbeat_at(130)).value();
+    REQUIRE(written.notary->checkpoint());
+    check_good(dir.path());
+    written.journal->append(heartbeat_at(150)).value();
+    REQUIRE(written.notary->checkpoint());
+    const auto report = verify_with(dir.path() / "journal", genesis_of(dir.path()));
+    REQUIRE(report.problems.size() == 1);
+    CHECK(report.problems[0].code == "missing-time");
+}
+
 TEST_CASE("a record is proved towards every later checkpoint", "[evidence][prove]") {
     const TempDir dir;
     {
