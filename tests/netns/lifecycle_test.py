@@ -66,7 +66,12 @@ class Lifecycle(SiteCase):
         home, outside = (grown(first.classes, last.classes, kind, "CN") for kind in ("home", "outside"))
         self.assertGreater(home, MIB, "bytes to CN while CN was home")
         self.assertGreater(outside, MIB, "bytes to CN while CN was outside")
-        self.assertGreater(home + outside, 400 * MIB, "no byte of the transfer is in any other class")
+        self.assertGreater(home + outside, 400 * MIB, "the whole transfer is in the two classes")
+        # And no packet anywhere else: what is left over is of the link itself.
+        others = {(row["class"], row["country"]) for row in last.classes
+                  if (row["class"], row["country"]) not in (("home", "CN"), ("outside", "CN")) and row["class"] != "local"
+                  and grown(first.classes, last.classes, row["class"], row["country"])}
+        self.assertEqual(others, set(), "classes beside the two that got packets")
         print(f"  {reloads} reloads: {min(installs):.1f} to {max(installs):.1f} ms to swap the kernel's table", flush=True)
         self.assertLess(sorted(installs)[len(installs) // 2], 50, f"ms to swap the kernel's table: {installs}")
         self.assertEqual(site.status()["losses"]["no_region_table_packets"], 0)
