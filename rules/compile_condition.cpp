@@ -7,6 +7,7 @@
 #include "rules/compiler.h"
 #include "rules/field_rows.h"
 #include "rules/limits.h"
+#include "rules/value_lint.h"
 
 namespace egresswatch::rules {
 
@@ -197,6 +198,8 @@ void PolicyBuilder::read_value(const Fields& fields, const Key& key, const Node&
         out.unknown = true;
         return;
     }
+    if (const auto odd = odd_value(out.field, node.text))
+        problems_.warning(fields.where(), node, odd->code, odd->message, odd->help);
     if (key.takes_pattern && is_pattern(node.text)) {
         if (++patterns_ > limits::patterns_max) {
             problems_.error(fields.where(), node, "too-many-patterns",

@@ -108,7 +108,8 @@ void PolicyBuilder::warn_covered_allows() {
     for (std::size_t later = 0; later < allows.size(); ++later) {
         for (std::size_t earlier = 0; earlier < allows.size(); ++earlier) {
             if (earlier == later || allows[earlier].expires.at < allows[later].expires.at) continue;
-            if (!covers(allows[earlier].match, allows[later].match)) continue;
+            // Above its ceiling an entry allows nothing: what the other allows then is its own.
+            if (allows[earlier].ceiling || !covers(allows[earlier].match, allows[later].match)) continue;
             // Of two equal entries the one that comes first stays.
             if (earlier > later && covers(allows[later].match, allows[earlier].match) &&
                 allows[later].expires.at == allows[earlier].expires.at)

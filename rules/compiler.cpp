@@ -8,6 +8,8 @@
 #include "rules/limits.h"
 #include "rules/policy_lint.h"
 #include "rules/region_groups.h"
+#include "rules/relations.h"
+#include "rules/value_lint.h"
 
 namespace egresswatch::rules {
 
@@ -223,6 +225,11 @@ void PolicyBuilder::read_home() {
         problems_.warning(regions_.at(node.text).where, *regions_.at(node.text).node, "asn-of-home",
                           "AS numbers do not make an address home: only countries and prefixes do",
                           "add the prefixes of these networks under `cidr`");
+    if (cover_everything(found->prefixes))
+        problems_.warning(
+            regions_.at(node.text).where, *regions_.at(node.text).node, "home-is-everything",
+            "the prefixes of the home region together are every address there is: nothing is outside",
+            "name the networks that are meant");
     policy_->home = node.text;
     policy_->region_spec_.home_countries = found->countries;
     policy_->region_spec_.home_prefixes = found->prefixes;
@@ -253,6 +260,9 @@ void PolicyBuilder::read_list(const Fields& fields, const std::string& name, con
     for (const std::string& domain : fields.list("domain", parse_domain))
         named.set.domains.push_back(domain_of(domain));
     named.set.executables = fields.list("executable", parse_path);
+    for (const Node* node : fields.scalars("executable"))
+        if (const auto odd = odd_value(Field::executable, node->text))
+            problems_.warning(fields.where(), *node, odd->code, odd->message, odd->help);
     named.has_executables = fields.has("executable");
     named.has_destinations =
         fields.has("cidr") || fields.has("country") || fields.has("asn") || fields.has("domain");
@@ -338,8 +348,10 @@ Expiry PolicyBuilder::read_expiry(const Fields& fields) {
     const Node& node = *fields.scalars("expires").front();
     expiry.at = parse_expiry(node.text).value_or(Timestamp{});
     expiry.text = node.text;
-    expiry.place = {fields.where().source->name(), node.line, node.column, node.length};
-    expiry.source_line = fields.where().source->shown_line(node.line);
+    // An override puts nodes of one file into entries of another.
+    const SourceText& source = node.source != nullptr ? *node.source : *fields.where().source;
+    expiry.place = {source.name(), node.line, node.column, node.length};
+    expiry.source_line = source.shown_line(node.line);
     return expiry;
 }
 

@@ -33,10 +33,16 @@ Diagnostic make(Severity severity, const Where& where, const Node& node, std::st
 Value<std::string> check_text(std::string_view text) {
     if (text.find_first_not_of(' ') == std::string_view::npos)
         return std::unexpected(ValueError{"empty-text", "the text is empty", "write it, or remove the key"});
-    if (text.size() > limits::text_length_max || text.find('\n') != std::string_view::npos)
+    if (text.size() > limits::text_length_max)
         return std::unexpected(
             ValueError{"long-text", "the text is longer than a record carries",
                        "write one line of at most " + std::to_string(limits::text_length_max) + " bytes"});
+    if (text.find('\n') != std::string_view::npos)
+        return std::unexpected(ValueError{"many-lines", "the text has several lines, and a record one",
+                                          "write it on one line; `>-` in the place of `|` joins lines"});
+    if (std::ranges::any_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }))
+        return std::unexpected(ValueError{"control-character", "the text has a character that no reader sees",
+                                          "remove the escape sequence"});
     return std::string(text);
 }
 
@@ -87,6 +93,8 @@ std::optional<ValueError> check_scalar(const Key& key, std::string_view text) {
             return problem_of(parse_id(text));
         case Form::integer:
             return problem_of(parse_whole(text, 1, 1'000'000'000));
+        case Form::count:
+            return problem_of(parse_whole(text, 0, 0xffffffff));
         case Form::decimal: {
             if (key.name == "latitude") return problem_of(parse_decimal(text, -90, 90));
             if (key.name == "longitude") return problem_of(parse_decimal(text, -180, 180));

@@ -85,8 +85,14 @@ std::vector<fs::path> files_of(const fs::path& directory, Problems& problems) {
         if (path.filename().string().starts_with('.')) continue;         // editors, configuration management
         if (path.filename().string().ends_with(".test.yaml")) continue;  // tests of the rules beside them
         if (path.extension() == ".yaml") out.push_back(path);
-        if (path.extension() == ".yml")
+        std::string extension = path.extension().string();
+        std::ranges::transform(extension, extension.begin(),
+                               [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+        if (path.extension() != ".yaml" && (extension == ".yml" || extension == ".yaml"))
             problems.warning(path.string(), "not-read", "only *.yaml is read", "rename it to end in .yaml");
+        if (at->is_directory(error) && path.extension() != ".yaml")
+            problems.warning(path.string(), "not-read", "directories below the policy's are not read",
+                             "move its files up, or out of the policy's directory");
     }
     if (error)
         problems.error(directory.string(), "cannot-read", "cannot read the directory: " + error.message(),

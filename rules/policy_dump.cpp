@@ -58,6 +58,7 @@ std::string values(const Predicate& predicate) {
     std::vector<std::string> out;
     if (!predicate.texts.empty() || !predicate.patterns.empty()) {
         out = predicate.texts;
+        for (const DomainName& domain : predicate.domains) out.push_back(domain_text(domain));
         for (const auto& pattern : predicate.patterns) out.push_back("re:" + pattern->pattern());
         if (predicate.unknown) out.emplace_back("unknown");
     } else {

@@ -78,20 +78,63 @@ std::map<std::string, Bundle> bundles_of(const Policy& policy, const std::string
     return out;
 }
 
-std::string windows_text(const Policy& policy) {
-    constexpr std::uint64_t group_bytes = 170, cell_bytes = 32;  // limits.h
-    std::string out = "windows\n";
-    for (const Rule& rule : policy.rules) {
-        const auto bucket = rule.over / static_cast<std::int64_t>(limits::window_buckets);
-        out += "  " + rule.id + ": " + rule.measure_text + " over " + to_text(rule.over) + " in " +
-               std::to_string(limits::window_buckets) + " buckets of " +
-               (bucket.count() > 0 ? to_text(bucket) : "less than 1s") + ", by " + by_text(rule.by) +
-               ", at least " + amount_text(rule) + "; at most " + std::to_string(limits::window_groups_max) +
-               " groups of " + std::to_string(group_bytes) + " to " +
-               std::to_string(group_bytes + cell_bytes * (limits::window_buckets + 1)) + " bytes\n";
+// About what a group takes, one with several buckets or values beside it, one with intervals, a bucket:
+// limits.h.
+constexpr std::uint64_t group_bytes = 120, several_bytes = 70, intervals_bytes = 230, cell_bytes = 32;
+
+std::string group_size_text(const Rule& rule) {
+    const auto up_to = [](std::uint64_t cells) {
+        return std::to_string(group_bytes) + " to " +
+               std::to_string(group_bytes + several_bytes + cell_bytes * cells) + " bytes";
+    };
+    switch (rule.kind) {
+        case RuleKind::sum:
+        case RuleKind::upload_ratio:
+            return up_to(limits::window_buckets + 1);
+        case RuleKind::distinct:
+            return up_to(rule.at_least);
+        case RuleKind::periodic:
+            return std::to_string(intervals_bytes) + " bytes";
+        case RuleKind::long_lived:
+        case RuleKind::first_contact:
+        case RuleKind::sequence:
+            break;
     }
-    const std::uint64_t total =
-        limits::window_groups_total_max * group_bytes + limits::window_cells_total_max * cell_bytes;
+    return std::to_string(group_bytes) + " bytes";
+}
+
+std::string window_text(const Rule& rule) {
+    const std::string over = to_text(rule.over);
+    const std::string amount = ", by " + by_text(rule.by) + ", at least " + amount_text(rule);
+    const auto bucket = rule.over / static_cast<std::int64_t>(limits::window_buckets);
+    const std::string buckets = " in " + std::to_string(limits::window_buckets) + " buckets of " +
+                                (bucket.count() > 0 ? to_text(bucket) : "less than 1s");
+    switch (rule.kind) {
+        case RuleKind::sum:
+        case RuleKind::upload_ratio:
+            return rule.measure_text + " over " + over + buckets + amount;
+        case RuleKind::distinct:
+            return rule.measure_text + " over " + over + ", each value with the time of its last flow" +
+                   amount;
+        case RuleKind::periodic:
+            return "the last " + std::to_string(limits::periods_max) + " intervals" + amount;
+        case RuleKind::long_lived:
+            return "the age of each flow" + amount;
+        case RuleKind::first_contact:
+            return "the last contact, forgotten after " + over + ", by " + by_text(rule.by);
+        case RuleKind::sequence:
+            break;
+    }
+    return "when its first part was reached, within " + over + ", by " + by_text(rule.by);
+}
+
+std::string windows_text(const Policy& policy) {
+    std::string out = "windows\n";
+    for (const Rule& rule : policy.rules)
+        out += "  " + rule.id + ": " + window_text(rule) + "; at most " + std::to_string(rule.groups_max()) +
+               " groups of " + group_size_text(rule) + "\n";
+    const std::uint64_t total = limits::window_groups_total_max * (group_bytes + several_bytes) +
+                                limits::window_cells_total_max * cell_bytes;
     return out + "  all of them together: at most " + std::to_string(limits::window_groups_total_max) +
            " groups and " + std::to_string(limits::window_cells_total_max) + " buckets, " +
            std::to_string(total >> 20) +

@@ -32,6 +32,7 @@ private:
     void read_tunnel(const Fields& fields, TestFlow& flow);
     static void read_facts(const Fields& fields, OwnedFacts& facts);
     void check_size_of(const Fields& fields, const TestFlow& flow);
+    void check_sense_of(const Fields& fields, const TestFlow& flow);
     ExpectedFinding read_expected(const Fields& fields);
 
     std::chrono::seconds duration(const Fields& fields, std::string_view key,
@@ -116,6 +117,7 @@ TestFlow Reader::read_flow(const Fields& fields) {
     flow.asks = fields.list("asks", parse_domain);
     read_counters(fields, flow);
     check_size_of(fields, flow);
+    check_sense_of(fields, flow);
     return flow;
 }
 
@@ -167,6 +169,28 @@ void Reader::read_counters(const Fields& fields, TestFlow& flow) {
     flow.step = duration(fields, "step", flow.step);
     flow.times = whole(fields, "times", 1);
     flow.every = duration(fields, "every");
+}
+
+// What would be passed over in silence: a case that seems to test something, and does not.
+void Reader::check_sense_of(const Fields& fields, const TestFlow& flow) {
+    const auto complain = [&](std::string_view key, std::string message, std::string help) {
+        problems_.error(fields.where(), fields.key_node(key), "goes-unused", std::move(message),
+                        std::move(help));
+    };
+    if (fields.has("outer_remote") && flow.tunnel == datapath::TUNNEL_NONE)
+        complain("outer_remote", "without a tunnel there is no far end of one",
+                 "add `tunnel:`, or remove it");
+    if (fields.has("l4_proto") && fields.has("port") && !flow.ports.empty() &&
+        flow.ports.front().l4_proto != 0 && flow.ports.front().l4_proto != flow.l4_proto)
+        complain("port", "`l4_proto` and the port's protocol differ", "remove one of them");
+    if (fields.has("sender") && flow.facts.sender != datapath::SENDER_PROCESS &&
+        !flow.facts.executable.empty())
+        complain("sender", "where the sender is no process, it has no executable", "remove one of them");
+    const bool sends = fields.has("bytes_out") || fields.has("bytes_in") || fields.has("packets_out") ||
+                       fields.has("packets_in") || fields.has("asks");
+    if (!sends)
+        problems_.error(fields.where(), fields.node(), "empty-flow",
+                        "this flow has neither packets nor bytes", "add `bytes_out:`, or `packets_out: 1`");
 }
 
 void Reader::check_size_of(const Fields& fields, const TestFlow& flow) {

@@ -86,7 +86,7 @@ constexpr std::array<Key, 35> test_flow_keys{{
     {"executable", path_list, optional, "The executable of its sender."},
     {"sha256", hash_list, optional, "SHA-256 of that."},
     {"user", text, optional, "The sender's user."},
-    {"uid", integer, optional, "And the user's id."},
+    {"uid", count, optional, "And the user's id."},
     {"cgroup", text, optional, "The sender's control group."},
     {"unit", text, optional, "The sender's systemd unit."},
     {"container", text, optional, "The sender's container id."},
@@ -124,8 +124,8 @@ constexpr std::array<Key, 14> expected_finding_keys{{
     {"registered_domain", text, optional, "As in example.org."},
     {"allow", text, optional, "The allow entry that it is about."},
     {"value", size, optional, "What the window held: bytes with a unit, numbers without."},
-    {"flows", integer, optional, "How many flows were counted in the window."},
-    {"suppressed", integer, optional, "How often it had filled again since the finding before."},
+    {"flows", count, optional, "How many flows were counted in the window."},
+    {"suppressed", count, optional, "How often it had filled again since the finding before."},
 }};
 
 }  // namespace

@@ -335,6 +335,12 @@ constexpr std::array renamed{
     Renamed{"window", "threshold", "at_least"},
     Renamed{"window", "timeframe", "over"},
     Renamed{"window", "group_by", "by"},
+    Renamed{"when", "and", "all"},
+    Renamed{"when", "or", "any"},
+    Renamed{"when", "direction", "initiator"},
+    Renamed{"match", "and", "all"},
+    Renamed{"match", "or", "any"},
+    Renamed{"match", "direction", "initiator"},
     Renamed{"when", "protocol", "l4_proto"},
     Renamed{"when", "proto", "l4_proto"},
     Renamed{"when", "cidr", "remote"},
@@ -389,6 +395,7 @@ std::string_view form_name(Form form) noexcept {
             return "text";
         case Form::id:
             return "name";
+        case Form::count:
         case Form::integer:
             return "whole number";
         case Form::decimal:

@@ -18,6 +18,7 @@ enum class Form : std::uint8_t {
     text,  // any text of one line
     id,    // parse_id
     integer,
+    count,  // from 0 on
     decimal,
     country,
     date,    // of a calendar day

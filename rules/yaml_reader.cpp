@@ -265,9 +265,11 @@ std::string syntax_help(const std::string& message) {
     if (message.find("illegal map value") != std::string::npos)
         return "a text that holds \": \" has to be in quotes";
     if (message.find("unknown token") != std::string::npos)
-        return "a value that starts with @ ` or % has to be in quotes";
+        return "a value that starts with @ ` % or another sign has to be in quotes, as in \">= 10 MiB\"";
     if (message.find("alias") != std::string::npos) return "a value that starts with * has to be in quotes";
-    return "check quotes, brackets and the colon on this line and the one above";
+    return "check quotes, brackets and the colon on this line and the one above; a value that starts with a "
+           "sign, as in "
+           "\">= 10 MiB\" or \"*.example.org\", has to be in quotes";
 }
 
 Diagnostic syntax_error(const SourceText& source, const YAML::Exception& error) {

@@ -77,6 +77,8 @@ Json scalar(const Key& key) {
             return either({names(), {{"type", "integer"}, {"minimum", 0}}});
         case Form::integer:
             return {{"type", "integer"}, {"minimum", 1}};
+        case Form::count:
+            return {{"type", "integer"}, {"minimum", 0}};
         case Form::decimal:
             return {{"type", "number"}};
         case Form::country:

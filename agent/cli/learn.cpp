@@ -77,7 +77,7 @@ std::expected<Learned, ReplayFailure> from_capture(const LearnOptions& options) 
     }
     const auto geo = open_replay_geo(options.geo);
     if (!geo) return std::unexpected(geo.error());
-    const auto policy = open_replay_policy(options.policy, *geo);
+    const auto policy = open_replay_policy(options.policy, *geo, {{}, options.asn_file});
     if (!policy) return std::unexpected(policy.error());
     auto pass = ReplayPass::open(options.source, std::move(config), *policy);
     if (!pass) return std::unexpected(pass.error());

@@ -39,8 +39,10 @@ std::string size_text(std::uint64_t bytes) {
 
 // Twice what a day of the same would be, rounded up to a figure that a person would write.
 std::string ceiling_text(const ObservedGroup& group, std::chrono::nanoseconds observed) {
+    // A few seconds say nothing of a day: it is reckoned from an hour at the least.
+    constexpr std::int64_t shortest_s = 3600;
     const auto seconds =
-        static_cast<std::uint64_t>(std::max<std::int64_t>(observed.count() / 1'000'000'000, 1));
+        static_cast<std::uint64_t>(std::max<std::int64_t>(observed.count() / 1'000'000'000, shortest_s));
     const auto days = std::max<double>(1.0, static_cast<double>(day_s) / static_cast<double>(seconds));
     const double mebibytes = 2 * days * static_cast<double>(group.bytes_out) / (1u << 20);
     std::uint64_t figure = 1;

@@ -228,6 +228,8 @@ int run_replay(ReplayOptions& options) {
     if (const int wrong = take_resolvers(options); wrong != 0) return wrong;
     auto config = table_config(options);
     if (!config) return config.error();
+    if (!options.old_policy.empty() && options.as_csv())
+        return complain(exit_input, "--old and --new are told as text or JSON");
     if (!options.old_policy.empty())
         return replay_difference({options.file, options.old_policy, options.new_policy, options.geo,
                                   options.host, std::move(*config), options.json, options.fail_on_findings});

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -127,8 +128,9 @@ RuleDifference difference_of(const std::string& id, const Findings& before, cons
     };
     RuleDifference out;
     out.id = id;
-    out.is_new = !before.rules.contains(id);
-    out.is_gone = !after.rules.contains(id);
+    // What the evaluator reports by itself, of allow entries, is in neither policy.
+    out.is_new = after.rules.contains(id) && !before.rules.contains(id);
+    out.is_gone = before.rules.contains(id) && !after.rules.contains(id);
     std::set<std::string> names;
     for (const auto& [group, seen] : groups(before)) names.insert(group);
     for (const auto& [group, seen] : groups(after)) names.insert(group);
@@ -252,6 +254,8 @@ int replay_difference(const ReplayDiffOptions& options) {
 
     std::set<std::string> ids = before->rules;
     ids.insert(after->rules.begin(), after->rules.end());
+    for (const Findings& findings : {std::cref(*before), std::cref(*after)})
+        for (const auto& [id, groups] : findings.by_rule) ids.insert(id);
     std::vector<RuleDifference> differences;
     bool differ = false;
     for (const std::string& id : ids) {

@@ -159,12 +159,12 @@ TEST_CASE("only the rules that a case looks at count", "[rules][rule_test]") {
 
 TEST_CASE("mistakes in a test file have a place and a cure", "[rules][rule_test]") {
     CHECK(first_code("  - name: n\n    flows: []\n    expct: []\n") == "rules/unknown-key 5:5");
-    CHECK(first_code(
-              "  - name: n\n    flows: [{at: 0s, remote: 203.0.113.9, country: XX}]\n    expect: []\n") ==
-          "rules/unknown-country 4:52");
+    CHECK(first_code("  - name: n\n    flows: [{at: 0s, remote: 203.0.113.9, country: XX, bytes_out: 1 B}]\n "
+                     "   expect: []\n") == "rules/unknown-country 4:52");
     CHECK(first_code("  - name: n\n    flows: [{at: 0s, remote: 203.0.113.9, country: US, bytes_out: 5}]\n"
                      "    expect: []\n") == "rules/bad-size 4:67");
-    CHECK(first_code("  - name: n\n    flows: [{at: 0s, remote: 203.0.113.9, country: US, tunnel: gre}]\n"
+    CHECK(first_code("  - name: n\n    flows: [{at: 0s, remote: 203.0.113.9, country: US, tunnel: gre, "
+                     "bytes_out: 1 B}]\n"
                      "    expect: []\n") == "rules/missing-key 4:56");
     CHECK(first_code(
               "  - name: n\n    flows: [{at: 0s, remote: 203.0.113.9, country: US, lasts: 90d, step: 1s}]\n"
@@ -172,6 +172,11 @@ TEST_CASE("mistakes in a test file have a place and a cure", "[rules][rule_test]
     CHECK(first_code("  - name: n\n    rules: [a]\n    flows: []\n    expect: [{at: 0s, rule: b}]\n") ==
           "rules/rule-not-looked-at 6:29");
     CHECK(first_code("  - name: n\n    flows: []\n    expect:\n") == "rules/no-value 5:5");
+    CHECK(first_code(
+              "  - name: n\n    flows: [{at: 0s, remote: 203.0.113.9, country: US}]\n    expect: []\n") ==
+          "rules/empty-flow 4:13");
+    CHECK(first_code("  - name: n\n    flows: [{at: 0s, remote: 203.0.113.9, country: US, bytes_out: 1 B, "
+                     "outer_remote: 192.0.2.1}]\n    expect: []\n") == "rules/goes-unused 4:72");
     CHECK(first_code("  []\n") == "rules/no-cases 1:1");
 }
 
