@@ -1,6 +1,8 @@
 // tests/bpf/engine_test.cpp - the engine on real interfaces, in network namespaces of its own.
 // SPDX-License-Identifier: Apache-2.0
 #include <linux/capability.h>
+#include <sched.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,6 +13,7 @@
 #include <map>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include "capture/ebpf/detach.h"
 #include "capture/ebpf/ebpf_engine.h"
@@ -73,6 +76,42 @@ T need(std::expected<T, egresswatch::capture::OsError> result) {
     if (!result) FAIL(result.error().to_string());
     if constexpr (!std::is_void_v<T>) return std::move(*result);
 }
+
+// A process of its own, which does not outlive the test, however that ends.
+class Child {
+public:
+    explicit Child(pid_t pid) : pid_(pid) { REQUIRE(pid >= 0); }
+    ~Child() { (void)end(); }
+    Child(const Child&) = delete;
+    Child& operator=(const Child&) = delete;
+    // In the child, first of all.
+    static void die_with_parent() { ::prctl(PR_SET_PDEATHSIG, SIGKILL); }
+    bool end() {
+        const pid_t pid = std::exchange(pid_, 0);
+        return pid != 0 && ::kill(pid, SIGKILL) == 0 && ::waitpid(pid, nullptr, 0) == pid;
+    }
+
+private:
+    pid_t pid_;
+};
+
+// Sends and counts on one CPU: a flow is another entry on each.
+class OnOneCpu {
+public:
+    OnOneCpu() {
+        REQUIRE(::sched_getaffinity(0, sizeof before_, &before_) == 0);
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(::sched_getcpu(), &one);
+        REQUIRE(::sched_setaffinity(0, sizeof one, &one) == 0);
+    }
+    ~OnOneCpu() { ::sched_setaffinity(0, sizeof before_, &before_); }
+    OnOneCpu(const OnOneCpu&) = delete;
+    OnOneCpu& operator=(const OnOneCpu&) = delete;
+
+private:
+    cpu_set_t before_{};
+};
 
 std::unique_ptr<EbpfEngine> started(const EbpfConfig& made, Sink& sink,
                                     const egresswatch::RegionTable& region) {
@@ -169,6 +208,7 @@ TEST_CASE("traffic of a hooked interface becomes flow updates and totals", "[ebp
 
 TEST_CASE("a volume event is handed over before the drain, and at the bytes that were asked for",
           "[ebpf][bpf]") {
+    const OnOneCpu pinned;
     TestNetns netns;
     const auto region = make_region(REGION);
     Sink sink;
@@ -287,15 +327,17 @@ TEST_CASE("after kill -9 the hooks count on, and the next engine takes them over
     const auto region = make_region(REGION);
     int pipe_fds[2];
     REQUIRE(::pipe(pipe_fds) == 0);
-    const pid_t child = ::fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
+    const pid_t forked = ::fork();
+    if (forked == 0) {
+        Child::die_with_parent();
         auto* sink = new Sink;
         auto engine = EbpfEngine::make(config(mode));
         const bool good = engine && (*engine)->install_region(*region) && (*engine)->start(*sink);
         (void)!::write(pipe_fds[1], good ? "y" : "n", 1);
-        for (;;) (void)(*engine)->poll(50ms);
+        while (good) (void)(*engine)->poll(50ms);
+        ::_exit(1);
     }
+    Child child(forked);
     char good = 0;
     REQUIRE(::read(pipe_fds[0], &good, 1) == 1);
     REQUIRE(good == 'y');
@@ -310,8 +352,7 @@ TEST_CASE("after kill -9 the hooks count on, and the next engine takes them over
         const auto not_detached = egresswatch::capture::detach(egresswatch::capture::PIN_DIR_DEFAULT);
         CHECK_FALSE(not_detached);
     }
-    REQUIRE(::kill(child, SIGKILL) == 0);
-    REQUIRE(::waitpid(child, nullptr, 0) == child);
+    REQUIRE(child.end());
     TestNetns::send_udp("1.2.3.4", 443, 5000, 6, 100);
     {
         auto other_size = config(mode);

@@ -8,11 +8,13 @@ import re
 import shutil
 
 from case import SiteCase, main
-from sender_scenes import CN, RULE, SENDER_SCENES, prepare
+from sender_scenes import CN, RULE, SENDER_SCENES, SETTINGS, prepare
 from world import BIN, BUILD, wait_for
 
 
 class Senders(SiteCase):
+    settings = SETTINGS
+
     def test_each_alert_names_sender_and_destination(self):
         prepare(self.site)
         self.play(*SENDER_SCENES)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from scenes import SCENES, Site, check_addresses, country_totals
-from sender_scenes import SENDER_SCENES, prepare
+from sender_scenes import SENDER_SCENES, SETTINGS, prepare
 from world import ROOT, WORLD, WorldError, leftovers, run
 
 COLOR = sys.stdout.isatty()
@@ -178,7 +178,8 @@ def main():
         print("The geo data of this machine places the demo's addresses elsewhere (tests/support/world.py, WORLD):")
         print("\n".join(f"  {line}" for line in moved))
         return 1
-    site = Site(NAME, offload=args.offload == "on", keep=args.keep, on_alert=show_alert)
+    site = Site(NAME, offload=args.offload == "on", keep=args.keep, on_alert=show_alert,
+                settings=SETTINGS)
     try:
         with site:
             show_world(site, answers)

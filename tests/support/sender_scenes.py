@@ -20,6 +20,8 @@ from world import PYTHON, ROOT, SINK, SUPPORT, UDP_SINK, run, wait_for
 RULE = "any-sender"
 ALLOWED, OTHER = "updates.example.org", "files.example.net"
 EDGE, RESOLVER = "8.8.8.10", "5.9.10.20"  # in the US; in Germany
+# The name server whose answers open allow entries: the scenes' own, not the host's.
+SETTINGS = f"names: {{resolvers: [{RESOLVER}]}}\n"
 HTTPS, SSH = 9443, 22
 BODY = 64 << 10
 CN = "114.114.7."

@@ -15,6 +15,9 @@
 #include <cstring>
 #include <vector>
 
+#include "capture/ebpf/detach.h"
+#include "capture/ebpf/ebpf_engine.h"
+
 namespace egresswatch::test {
 namespace {
 
@@ -67,6 +70,8 @@ TestNetns::TestNetns() : before_(current_netns()) {
 }
 
 TestNetns::~TestNetns() {
+    // What a test that failed has left pinned would fail those after it.
+    if (::setns(host_.get(), CLONE_NEWNET) == 0) (void)capture::detach(capture::PIN_DIR_DEFAULT);
     if (::setns(before_.get(), CLONE_NEWNET) != 0) std::abort();
 }
 
