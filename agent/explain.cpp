@@ -68,7 +68,8 @@ Json explain_flow(const ExplainContext& context, FlowUpdate flow, const rules::O
                                 {"value", rule.value},
                                 {"threshold", rule.threshold},
                                 {"window_s", rule.window.count()},
-                                {"suppressed", rule.suppressed}});
+                                {"suppressed", rule.suppressed},
+                                {"second", rule.second}});
     return out;
 }
 

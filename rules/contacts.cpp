@@ -47,9 +47,10 @@ Periods::Found Periods::statistic(const Group& group) {
     return {count, median / 1000.0, median == 0 ? 0.0 : static_cast<double>(deviation) / median};
 }
 
-std::uint64_t Periods::count(const GroupKey& key) const {
+std::optional<Periods::Found> Periods::find(const GroupKey& key) const {
     const auto found = groups_.find(key, hash_(key));
-    return found == GroupStore<Group>::none ? 0 : groups_.at(found).payload.count;
+    if (found == GroupStore<Group>::none || groups_.at(found).payload.count == 0) return std::nullopt;
+    return statistic(groups_.at(found).payload);
 }
 
 void Periods::clear(const GroupKey& key) {

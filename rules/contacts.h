@@ -32,7 +32,7 @@ public:
     // Something when this activity is a contact that ends an interval.
     std::optional<Found> add(const GroupKey& key, std::uint64_t hash, Timestamp at);
     void prefetch(std::uint64_t hash) const noexcept { groups_.prefetch(hash); }
-    [[nodiscard]] std::uint64_t count(const GroupKey& key) const;
+    [[nodiscard]] std::optional<Found> find(const GroupKey& key) const;  // what add() found last
     void clear(const GroupKey& key);
     // Those that have been silent for longer than `silent`.
     void drop_silent(Timestamp end, std::chrono::seconds silent, std::size_t steps);

@@ -306,6 +306,19 @@ RuleExplanation Evaluator::State::explain_rule(std::size_t index, const Subject&
         explain_sequence(index, flow, out);
         return out;
     }
+    if (rule.counts_names && flow.facts.app != "dns") {
+        // It is asked about questions, which only flows to a name server have (Evaluator::observe).
+        constexpr std::uint16_t port_dns = 53;
+        if (!flow.facts.app.empty() || flow.flow.remote_port() != port_dns) {
+            out.why_not = "it counts questions to name servers, and this flow is none";
+            return out;
+        }
+        FlowFacts asking = flow.facts;
+        asking.app = "dns";
+        Subject question = subject(flow.flow, flow.info, flow.at, asking);
+        question.set_allowed(flow.allowed);
+        return explain_rule(index, question);
+    }
     if (match(rule.when, flow, Purpose::rule) != Truth::yes)
         out.why_not = why_not(rule.when, flow, Purpose::rule);
     else if (!can_group(rule.by, flow))
@@ -320,7 +333,14 @@ RuleExplanation Evaluator::State::explain_rule(std::size_t index, const Subject&
     out.counts = true;
     out.group = group_fields(rule.by, flow);
     const Timestamp at = std::max(reached, flow.at);
-    out.value = rules[index]->value(rule, group_key(rule.by, flow, hash), at);
+    const GroupKey group = group_key(rule.by, flow, hash);
+    out.value = rule.kind == RuleKind::long_lived
+                    ? static_cast<std::uint64_t>(std::max<std::int64_t>(
+                          std::chrono::floor<std::chrono::seconds>(flow.flow.last_seen - flow.flow.first_seen)
+                              .count(),
+                          0))
+                    : rules[index]->value(rule, group, at);
+    out.second = rules[index]->second_condition(rule, group, at);
     out.suppressed = rules[index]->suppressions.active(group_key(rule.suppress_by, flow, hash), at);
     return out;
 }

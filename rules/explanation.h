@@ -30,6 +30,7 @@ struct RuleExplanation {
     std::string measure;
     std::chrono::seconds window{};
     bool suppressed = false;  // a finding of this group would not be told now
+    std::string second;       // what else has to be so, and how far it is; empty: nothing
 };
 
 struct Explanation {

@@ -3,11 +3,14 @@
 #include "rules/rule_state.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdio>
 
 #include "rules/group_key.h"
 #include "rules/limits.h"
 #include "rules/names.h"
+#include "rules/values.h"
 
 namespace egresswatch::rules {
 
@@ -202,8 +205,56 @@ std::uint64_t RuleState::value(const Rule& rule, const GroupKey& key, Timestamp 
     }
     if (windows_) return windows_->value(key, reached);
     if (distinct_) return distinct_->count(key, reached);
-    if (periods_) return periods_->count(key);
+    if (periods_) {
+        const auto found = periods_->find(key);
+        return found ? found->intervals : 0;
+    }
     return 0;
+}
+
+std::string RuleState::second_condition(const Rule& rule, const GroupKey& key, Timestamp reached) const {
+    const auto decimal = [](double value) {
+        std::array<char, 32> text{};
+        std::snprintf(text.data(), text.size(), "%.2f", value);
+        return std::string(text.data());
+    };
+    switch (rule.kind) {
+        case RuleKind::upload_ratio: {
+            const std::uint64_t sent = windows_->amounts(key, reached).value;
+            return sent >= rule.floor ? std::string()
+                                      : "it compares nothing below its floor: " + std::to_string(sent) +
+                                            " of " + std::to_string(rule.floor) + " bytes out";
+        }
+        case RuleKind::periodic: {
+            const auto found = periods_->find(key);
+            if (!found) return "no interval has ended yet";
+            return "median interval " + decimal(found->period_s) + " s of " +
+                   to_text(std::chrono::seconds(rule.every.min)) + ".." +
+                   to_text(std::chrono::seconds(rule.every.max)) + ", jitter " + decimal(found->jitter) +
+                   " of at most " + decimal(rule.jitter_at_most);
+        }
+        case RuleKind::first_contact: {
+            const auto last = seen_->find(key);
+            if (last && reached - *last <= rule.forget) return "it is known, and not new";
+            if (!since_ || reached - *since_ < rule.learn)
+                return "it is new, and the rule still learns, for " + to_text(rule.learn) +
+                       " from its first flow on";
+            return "it is new: its next flow is a finding";
+        }
+        case RuleKind::distinct:
+            if (rule.bytes_each_at_most)
+                return "at most " + std::to_string(*rule.bytes_each_at_most) +
+                       " bytes out for each value in the mean, else it begins anew";
+            if (rule.entropy_at_least)
+                return "a mean entropy of at least " + decimal(*rule.entropy_at_least) +
+                       " bits a character, else it begins anew";
+            return {};
+        case RuleKind::sum:
+        case RuleKind::long_lived:
+        case RuleKind::sequence:
+            break;
+    }
+    return {};
 }
 
 void RuleState::drop_empty(const Rule& rule, Timestamp reached, std::size_t steps) {

@@ -41,7 +41,8 @@ struct ExplainOptions {
     std::string journal = "/var/lib/egresswatch";
     std::string socket = daemon::control_socket_default;
     bool json = false;
-    std::string name, executable, sha256, user, unit;  // of --flow
+    std::string name, app, executable, sha256, user, unit, cgroup, container;  // of --flow
+    std::optional<std::uint32_t> uid;
     std::vector<std::string> dns;
     ReplayHost host;
 };
@@ -141,17 +142,29 @@ public:
     explicit Witness(const FlowUpdate& flow) : flow_(flow) {}
     void on_flow_ended(const FlowUpdate& flow, const ClassInfo&, const inspect::FlowNames* names) override {
         reached = std::max(reached, flow.last_seen);
-        if (same_ends(flow, flow_)) heard = owned_facts_of(names);
+        if (!same_ends(flow, flow_)) return;
+        heard = owned_facts_of(names);
+        seen = flow;
     }
     void on_finding(const rules::Finding& finding, const inspect::FlowNames*) override {
         reached = std::max(reached, finding.time);
     }
     Timestamp reached{};
     rules::OwnedFacts heard;
+    std::optional<FlowUpdate> seen;
 
 private:
     const FlowUpdate& flow_;
 };
+
+// A flow that was only named has the volume and the time that were seen of it.
+FlowUpdate with_volume(FlowUpdate flow, const std::optional<FlowUpdate>& seen) {
+    if (!seen || flow.total != FlowCounters{}) return flow;
+    flow.total = seen->total;
+    flow.first_seen = seen->first_seen;
+    flow.last_seen = seen->last_seen;
+    return flow;
+}
 
 // Without the daemon: the policy, and windows as a capture or journal fills them, or empty ones.
 std::expected<Json, ReplayFailure> explain_offline(const ExplainOptions& options, const FlowUpdate& flow,
@@ -172,18 +185,23 @@ std::expected<Json, ReplayFailure> explain_offline(const ExplainOptions& options
         if (!flows) return std::unexpected(wrong(flows.error()));
         std::vector<rules::Finding> findings;
         Timestamp reached = Timestamp::min();
+        std::optional<FlowUpdate> seen;
         // A finding is explained as of its own time; a flow that is asked about, as of the end of the
         // journal.
         flows->for_each([&](const JournalFlow& recorded) {
             if (flow.last_seen != Timestamp{} && recorded.update.last_seen > flow.last_seen) return;
-            if (known.said_nothing() && same_ends(recorded.update, flow)) known = recorded.facts;
+            if (same_ends(recorded.update, flow)) {
+                if (known.said_nothing()) known = recorded.facts;
+                seen = recorded.update;
+            }
             FlowUpdate update = recorded.update;
             update.key.class_id = flow_class(table, update);
             reached = std::max(reached, update.last_seen);
             policy->evaluate(evaluator, update, recorded.facts, reached, findings);
             findings.clear();
         });
-        return explain_flow({evaluator, *geo, table, flows->records() == 0 ? now : reached}, flow, known);
+        return explain_flow({evaluator, *geo, table, flows->records() == 0 ? now : reached},
+                            with_volume(flow, seen), known);
     }
     FlowTableConfig config;
     config.sample_payload = true;
@@ -192,7 +210,8 @@ std::expected<Json, ReplayFailure> explain_offline(const ExplainOptions& options
     Witness witness(flow);
     (*pass)->run(witness, [](const capture::FileProgress&) { return true; });
     if (known.said_nothing()) known.take_names(std::move(witness.heard));
-    return explain_flow({*(*pass)->evaluator(), *geo, table, witness.reached}, flow, known);
+    return explain_flow({*(*pass)->evaluator(), *geo, table, witness.reached},
+                        with_volume(flow, witness.seen), known);
 }
 
 std::expected<Json, ReplayFailure> ask_the_daemon(const ExplainOptions& options, const Json& record) {
@@ -231,10 +250,12 @@ std::string rule_text(const Json& rule) {
     const auto value = rule["value"].get<std::uint64_t>(), threshold = rule["threshold"].get<std::uint64_t>();
     const double full =
         threshold == 0 ? 0 : 100.0 * static_cast<double>(value) / static_cast<double>(threshold);
-    return fmt::format("  {}: counts it ({}); {} of {} {} within {}, {:.1f} % full{}\n", text(rule, "id"),
+    const std::string second = rule.value("second", std::string());
+    return fmt::format("  {}: counts it ({}); {} of {} {} within {}, {:.1f} % full{}{}\n", text(rule, "id"),
                        group.empty() ? "the whole host" : group, value, threshold, text(rule, "measure"),
                        rules::to_text(std::chrono::seconds(rule["window_s"].get<std::int64_t>())), full,
-                       rule["suppressed"] == true ? "; a finding of this group is suppressed now" : "");
+                       rule["suppressed"] == true ? "; a finding of this group is suppressed now" : "",
+                       second.empty() ? "" : "; " + second);
 }
 
 std::string to_text(const Json& explanation) {
@@ -251,14 +272,18 @@ std::string to_text(const Json& explanation) {
     out += decision["allowed"] == true
                ? fmt::format("allowed by {}: {}\n", text(decision, "allow_id"), text(decision, "reason"))
                : std::string("not allowed\n");
-    std::size_t far = 0;
+    constexpr std::size_t close_max = 20;
+    std::size_t far = 0, close = 0;
     for (const Json& entry : explanation["allow"]) {
         if (entry["covers"] == true) continue;
+        if (entry["close"] == true && ++close > close_max) continue;
         if (entry["close"] == true)
             out += fmt::format("  {} came close: {}\n", text(entry, "id"), text(entry, "why_not"));
         else
             ++far;
     }
+    if (close > close_max)
+        out += fmt::format("  and {} more came close: --json has them\n", close - close_max);
     if (far > 0) out += fmt::format("  {} other entries do not name this destination\n", far);
     out += "rules\n";
     for (const Json& rule : explanation["rules"]) out += rule_text(rule);
@@ -285,8 +310,11 @@ std::expected<Json, ReplayFailure> explain(const ExplainOptions& options, std::s
         if (!options.dns.empty()) record["flow"]["dns_names"] = options.dns;
         for (const auto& [member, value] :
              {std::pair{"executable", options.executable}, std::pair{"sha256", options.sha256},
-              std::pair{"user", options.user}, std::pair{"unit", options.unit}})
+              std::pair{"user", options.user}, std::pair{"unit", options.unit},
+              std::pair{"cgroup", options.cgroup}, std::pair{"container", options.container}})
             if (!value.empty()) record["process"][member] = value;
+        if (options.uid) record["process"]["uid"] = *options.uid;
+        if (!options.app.empty()) record["flow"]["app"] = options.app;
         if (record.contains("process")) record["sender"]["known"] = "process";
     }
     const auto update = records::read_flow_fields(record["flow"]);
@@ -327,7 +355,11 @@ void add_explain(CLI::App& app, int& exit_code) {
     command->add_option("--executable", options->executable, "With --flow: the executable of the sender");
     command->add_option("--sha256", options->sha256, "And its SHA-256");
     command->add_option("--user", options->user, "With --flow: the sender's user");
+    command->add_option("--uid", options->uid, "With --flow: the user's id");
     command->add_option("--unit", options->unit, "With --flow: the sender's systemd unit");
+    command->add_option("--cgroup", options->cgroup, "With --flow: the sender's control group");
+    command->add_option("--container", options->container, "With --flow: the sender's container");
+    command->add_option("--app", options->app, "With --flow: the application protocol, as in tls");
     auto* policy = command->add_option("--policy", options->policy,
                                        "Explain by this policy, not by the daemon that runs");
     command->add_option("--site", options->host.site, "With --policy: the site whose host it is")
