@@ -48,7 +48,8 @@ public:
     // How full the group's window is, in the unit of the threshold.
     [[nodiscard]] std::uint64_t value(const Rule& rule, const GroupKey& key, Timestamp reached) const;
     // What else has to be so for the group to be reported, and how far it is; empty: nothing else.
-    [[nodiscard]] std::string second_condition(const Rule& rule, const GroupKey& key, Timestamp reached) const;
+    [[nodiscard]] std::string second_condition(const Rule& rule, const GroupKey& key,
+                                               Timestamp reached) const;
     void drop_empty(const Rule& rule, Timestamp reached, std::size_t steps);
     [[nodiscard]] std::size_t groups() const noexcept;
     [[nodiscard]] std::uint64_t evicted() const noexcept;  // groups

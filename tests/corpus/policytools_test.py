@@ -117,7 +117,7 @@ class Tools(unittest.TestCase):
     def test_junit_reports_are_read_by_a_reader_of_others(self):
         policy = self.policy("old", [("bulk", "1 MiB")])
         (self.dir / "good.test.yaml").write_text(CASES % (policy, "fine", "1 B"))
-        (self.dir / "bad.test.yaml").write_text(CASES % (policy, r"a<b & \uFFFE \x01 \u00fc", "2 MiB"))
+        (self.dir / "bad.test.yaml").write_text(CASES % (policy, r"a<b & \uFFFE \u00fc", "2 MiB"))
         (self.dir / "broken.test.yaml").write_text("tests: egresswatch-tests/v1\ncases: 7\n")
         report = self.dir / "report.xml"
 
@@ -134,7 +134,7 @@ class Tools(unittest.TestCase):
         self.assertEqual(results["good.test.yaml"], [])
         self.assertIn("bulk", results["bad.test.yaml"][0].message)
         self.assertEqual(type(results["broken.test.yaml"][0]), junitparser.Error)
-        self.assertIn("a<b & \ufffd \ufffd \u00fc", [case.name for case in cases])
+        self.assertIn("a<b & \ufffd \u00fc", [case.name for case in cases])
         # What cannot be found is an error of this run, not the report of the run before.
         tool("test", "--junit", report, self.dir / "nowhere", code=2)
         whole, cases = read()
