@@ -198,6 +198,27 @@ TEST_CASE("the policy in effect is printed in its language, and compiles to the 
     }
 }
 
+TEST_CASE("no value is lost in the policy in effect", "[rules][policy]") {
+    const auto in_force = policy(
+        "lists: {tools: {executable: [/usr/bin/a, /usr/bin/b]}}\n"
+        "allow:\n  - {id: a, to: {domain: [x.example.org, \"*.y.example.org\"]}, from: {list: tools}, "
+        "direction: out,"
+        " owner: o, reason: r, ticket: T, legal_basis: l, expires: 2030-01-01}\n"
+        "rules:\n  - {id: r, title: t, level: low, status: test, when: {sni: [e.example.org, "
+        "\"*.b.example.org\", "
+        "\"re:aa.*\", unknown], executable: [\"re:/usr/.*\", /bin/x]}, window: {sum: flows, over: 1h, by: "
+        "[remote], "
+        "at_least: 1}}\n");
+    const std::string text = effective_policy(*in_force);
+    INFO(text);
+    for (const char* part :
+         {"sni: [e.example.org, \"*.b.example.org\", \"re:aa.*\", unknown]",
+          "executable: [/bin/x, \"re:/usr/.*\"]", "to: {domain: [x.example.org, \"*.y.example.org\"]}",
+          "executable: [/usr/bin/a, /usr/bin/b], initiator: local", "ticket: T", "legal_basis: l",
+          "status: test"})
+        CHECK(text.find(part) != std::string::npos);
+}
+
 TEST_CASE("more entries of a kind than the limit are refused", "[rules][policy]") {
     std::string text = header() + "lists:\n";
     for (std::size_t i = 0; i <= limits::entries_max; ++i)
