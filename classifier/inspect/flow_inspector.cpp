@@ -14,6 +14,7 @@ constexpr std::uint16_t version_tls13 = 0x0304;
 
 void assign_name(FlowFacts& facts, std::string_view name, NameSource source) noexcept {
     if (name.ends_with('.')) name.remove_suffix(1);  // "www.example.org." is the same name
+    if (name.empty()) return;
     std::array<char, 253> lower;
     const std::size_t length = std::min(name.size(), lower.size());
     std::transform(name.begin(), name.begin() + static_cast<std::ptrdiff_t>(length), lower.begin(),
@@ -149,7 +150,7 @@ bool FlowInspector::read_tls() noexcept {
                        facts_.certificate.empty()) {
                 facts_.certificate = certificate_name(first_certificate(message.body));
                 changed = changed || !facts_.certificate.empty();
-                done_ = hello_read_;
+                done_ = done_ || hello_read_;
             }
         }
     }

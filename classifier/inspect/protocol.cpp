@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "classifier/inspect/dns.h"
 #include "classifier/inspect/http.h"
@@ -13,8 +14,8 @@ namespace egresswatch::inspect {
 namespace {
 
 constexpr std::array<std::string_view, protocol_count> names = {
-    "unknown", "dns", "tls",       "quic",    "http",  "ssh",        "smtp", "ftp",
-    "rdp",     "smb", "wireguard", "openvpn", "ipsec", "bittorrent", "tor"};
+    "unknown", "dns",    "tls",       "quic",    "http",  "ssh",        "smtp", "ftp_control", "rdp",
+    "smbv1",   "smbv23", "wireguard", "openvpn", "ipsec", "bittorrent", "tor",  "mdns",        "llmnr"};
 
 constexpr std::uint16_t port_dns = 53;
 constexpr std::uint16_t port_mdns = 5353;   // RFC 6762
@@ -57,13 +58,15 @@ bool is_rdp(ByteSpan bytes) noexcept {
     return head.ok() && negotiation >= 1 && negotiation <= 3 && head.u8() == 8;
 }
 
-// [MS-SMB2] section 2.1: a length of three bytes, then the protocol id.
-bool is_smb(ByteSpan bytes) noexcept {
+// [MS-SMB2] section 2.1: a length of three bytes, then the protocol id, whose first byte is 0xff of
+// version 1.
+Protocol smb_of(ByteSpan bytes) noexcept {
     Bytes head(bytes);
     const std::uint8_t type = head.u8();
     const std::uint32_t length = head.u24();
     const std::uint8_t kind = head.u8();
-    return type == 0 && length >= 32 && kind >= 0xfd && starts(head.rest(), "SMB");
+    if (type != 0 || length < 32 || kind < 0xfc || !starts(head.rest(), "SMB")) return Protocol::unknown;
+    return kind == 0xff ? Protocol::smbv1 : Protocol::smbv23;
 }
 
 // A reply code of three digits and a space or hyphen (RFC 5321 section 4.2, RFC 959 section 4.2).
@@ -87,8 +90,8 @@ Recognised mail_or_files(ByteSpan client, ByteSpan server) noexcept {
     constexpr std::array<std::string_view, 6> commands = {"USER ", "AUTH TLS", "AUTH SSL",
                                                           "FEAT",  "SYST",     "OPTS "};
     if (std::ranges::any_of(commands, [&](std::string_view word) { return has_command(client, word); }))
-        return {Protocol::ftp, true};
-    if (line.find("FTP") != std::string_view::npos) return {Protocol::ftp, true};
+        return {Protocol::ftp_control, true};
+    if (line.find("FTP") != std::string_view::npos) return {Protocol::ftp_control, true};
     return {};
 }
 
@@ -211,7 +214,8 @@ Recognised recognise_tcp(ByteSpan client, ByteSpan server, Ports ports) noexcept
     if (const Recognised found = mail_or_files(client, server); found.protocol != Protocol::unknown)
         return found;
     if (is_rdp(client) || is_rdp(server)) return {Protocol::rdp, true};
-    if (is_smb(client) || is_smb(server)) return {Protocol::smb, true};
+    for (const ByteSpan side : {server, client})  // what the server chose
+        if (const Protocol smb = smb_of(side); smb != Protocol::unknown) return {smb, true};
     constexpr std::string_view bittorrent =
         "\x13"
         "BitTorrent protocol";
@@ -226,9 +230,10 @@ Recognised recognise_tcp(ByteSpan client, ByteSpan server, Ports ports) noexcept
 }
 
 Recognised recognise_udp(ByteSpan datagram, Ports ports) noexcept {
-    if ((either(ports, port_dns) || either(ports, port_mdns) || either(ports, port_llmnr)) &&
-        is_dns(datagram))
-        return {Protocol::dns, true};
+    for (const auto& [port, protocol] :
+         {std::pair{port_dns, Protocol::dns}, std::pair{port_mdns, Protocol::mdns},
+          std::pair{port_llmnr, Protocol::llmnr}})
+        if (either(ports, port) && is_dns(datagram)) return {protocol, true};
     if (is_quic(datagram)) return {Protocol::quic, true};
     if (is_wireguard(datagram)) return {Protocol::wireguard, true};
     if (either(ports, port_ike) && is_ike(datagram)) return {Protocol::ipsec, true};

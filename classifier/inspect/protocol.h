@@ -24,16 +24,19 @@ enum class Protocol : std::uint8_t {
     http,
     ssh,
     smtp,
-    ftp,
+    ftp_control,
     rdp,
-    smb,
+    smbv1,
+    smbv23,
     wireguard,
     openvpn,
     ipsec,
     bittorrent,
-    tor  // TLS that looks like a Tor client's: a hint, see looks_like_tor()
+    tor,  // TLS that looks like a Tor client's: a hint, see looks_like_tor()
+    mdns,
+    llmnr
 };
-inline constexpr std::size_t protocol_count = 15;
+inline constexpr std::size_t protocol_count = 18;
 
 [[nodiscard]] std::string_view protocol_name(Protocol protocol) noexcept;
 

@@ -1,7 +1,8 @@
 // tests/fuzz/inspect_assembler_fuzz.cpp - pieces of a stream in any order: the prefix is what one byte after
 // the other would give. SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
 #include <cstdlib>
-#include <map>
 
 #include "classifier/inspect/assembler.h"
 #include "tests/fuzz/samples.h"
@@ -16,32 +17,38 @@ using testing::must;
 class ByByte {
 public:
     void add(std::size_t offset, ByteSpan data) {
-        const auto before = bytes_;
-        for (std::size_t i = 0; i < data.size() && offset + i < Assembler::bytes_max; ++i)
-            bytes_[offset + i] = data[i];
-        if (runs() > Assembler::pieces_max) bytes_ = before;
+        if (offset >= bytes_.size()) return;
+        data = data.first(std::min(data.size(), bytes_.size() - offset));
+        const auto held = held_;
+        std::fill_n(held_.begin() + static_cast<std::ptrdiff_t>(offset), data.size(), 1);
+        if (runs() > Assembler::pieces_max)
+            held_ = held;
+        else
+            std::ranges::copy(data, bytes_.begin() + static_cast<std::ptrdiff_t>(offset));
     }
     void drop(std::size_t count) {
-        std::map<std::size_t, std::uint8_t> kept;
-        for (const auto& [place, byte] : bytes_)
-            if (place >= count) kept[place - count] = byte;
-        bytes_ = std::move(kept);
+        const auto from = static_cast<std::ptrdiff_t>(std::min(count, bytes_.size()));
+        std::copy(bytes_.begin() + from, bytes_.end(), bytes_.begin());
+        std::fill(std::copy(held_.begin() + from, held_.end(), held_.begin()), held_.end(), 0);
     }
     void agrees_with(const Assembler& stream) const {
         const ByteSpan prefix = stream.prefix();
-        for (std::size_t i = 0; i < prefix.size(); ++i) must(bytes_.contains(i) && bytes_.at(i) == prefix[i]);
-        must(!bytes_.contains(prefix.size()));
-        must(stream.empty() == bytes_.empty());
-        must(stream.held_to() == (bytes_.empty() ? 0 : bytes_.rbegin()->first + 1));
+        const auto gap = std::ranges::find(held_, 0);
+        must(prefix.size() == static_cast<std::size_t>(gap - held_.begin()));
+        must(std::ranges::equal(prefix, std::span(bytes_).first(prefix.size())));
+        std::size_t end = held_.size();
+        while (end > 0 && held_[end - 1] == 0) --end;
+        must(stream.held_to() == end && stream.empty() == (end == 0));
     }
 
 private:
     [[nodiscard]] std::size_t runs() const {
-        std::size_t count = 0;
-        for (const auto& [place, byte] : bytes_) count += place == 0 || !bytes_.contains(place - 1) ? 1 : 0;
+        std::size_t count = held_[0];
+        for (std::size_t i = 1; i < held_.size(); ++i) count += held_[i] > held_[i - 1] ? 1 : 0;
         return count;
     }
-    std::map<std::size_t, std::uint8_t> bytes_;
+    std::array<std::uint8_t, Assembler::bytes_max> bytes_{};
+    std::array<std::uint8_t, Assembler::bytes_max> held_{};  // 1: there
 };
 
 }  // namespace

@@ -140,6 +140,41 @@ TEST_CASE("an inspector stops after its last packet", "[inspect]") {
     CHECK(inspector.facts().protocol == Protocol::unknown);
 }
 
+TEST_CASE("a host that is a dot is no name", "[inspect][http]") {
+    QuicDecryptor decryptor;
+    FlowInspector inspector;
+    (void)inspector.add(segment(datapath::DIRECTION_OUT, 1, octets("GET / HTTP/1.1\r\nHost: .\r\n\r\n")),
+                        decryptor);
+    CHECK(inspector.facts().http_method.view() == "GET");
+    CHECK(inspector.facts().name.empty());
+    CHECK(inspector.facts().name_source == NameSource::none);
+}
+
+// Found by fuzzing: a certificate in the last packet let it go on.
+TEST_CASE("a certificate without a hello does not lengthen what is looked at", "[inspect][tls]") {
+    QuicDecryptor decryptor;
+    FlowInspector inspector;
+    // A record with a Certificate message (RFC 5246 section 7.4.2) that holds nothing readable.
+    const Octets certificate = {22, 3, 3, 0, 14, 11, 0, 0, 10, 0, 0, 7, 0, 0, 4, 1, 2, 3, 4};
+    const Octets hello = {22, 3, 3, 0, 4, 2, 0, 0, 0}, other = {0x17};
+    (void)inspector.add(segment(datapath::DIRECTION_IN, 1, hello), decryptor);
+    std::uint32_t sequence = 1 + 9;
+    for (unsigned i = 1; i < FlowInspector::packets_max; ++i) {
+        CHECK_FALSE(inspector.done());
+        const bool last = i + 1 == FlowInspector::packets_max;
+        const Octets part = last      ? Octets(certificate.begin() + 18, certificate.end())
+                            : i <= 18 ? Octets{certificate[i - 1]}
+                                      : Octets{};
+        if (part.empty()) {
+            (void)inspector.add(segment(datapath::DIRECTION_OUT, i, other), decryptor);
+            continue;
+        }
+        (void)inspector.add(segment(datapath::DIRECTION_IN, sequence, part), decryptor);
+        sequence += static_cast<std::uint32_t>(part.size());
+    }
+    CHECK(inspector.done());
+}
+
 TEST_CASE("pieces are put together in any order, up to the limits", "[inspect]") {
     Assembler assembler;
     CHECK(assembler.add(4, octets("efgh")));
@@ -193,7 +228,20 @@ TEST_CASE("protocols by their first bytes, and their nearest neighbours", "[insp
         return recognise_udp(bytes, {50000, port}).protocol;
     };
     CHECK(tcp("EHLO a\r\n", "220 mail\r\n") == Protocol::smtp);
-    CHECK(tcp("USER a\r\n", "220 files\r\n") == Protocol::ftp);
+    CHECK(tcp("USER a\r\n", "220 files\r\n") == Protocol::ftp_control);
+    const std::string smb(32, '\0');
+    const auto negotiate = [&](char kind) { return std::string("\0\0\0\x40", 4) + kind + "SMB" + smb; };
+    CHECK(tcp(negotiate('\xff'), "") == Protocol::smbv1);
+    CHECK(tcp(negotiate('\xff'), negotiate('\xfe')) ==
+          Protocol::smbv23);  // asked in the old way, answered in the new
+    CHECK(tcp(negotiate('\xfb'), "") == Protocol::unknown);
+    const Octets query = {0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 'a', 0, 0, 1, 0, 1};
+    CHECK(udp(query, 53) == Protocol::dns);
+    CHECK(udp(query, 5353) == Protocol::mdns);
+    CHECK(udp(query, 5355) == Protocol::llmnr);
+    CHECK(udp(query, 5354) == Protocol::unknown);
+    CHECK(protocol_name(Protocol::llmnr) == "llmnr");
+    CHECK(protocol_name(Protocol::ftp_control) == "ftp_control");
     CHECK(tcp("USER a\r\n", "+OK\r\n") == Protocol::unknown);
     CHECK(tcp("\x13"
               "BitTorrent protocol",
