@@ -15,6 +15,8 @@ public:
     virtual ~SenderSource() = default;
     // Of an update while it is handed over: the object itself, not a copy of it.
     [[nodiscard]] virtual datapath::flow_sender sender_of(const FlowUpdate& update) const noexcept = 0;
+    // Of a flow that is there now, whether an update has told of it or not; unseen where it has no entry.
+    [[nodiscard]] virtual datapath::flow_sender sender_of(const datapath::flow_key& key) const noexcept = 0;
     // Null where it names no process.
     [[nodiscard]] virtual const Process* process_of(const datapath::flow_sender& sender) = 0;
 };

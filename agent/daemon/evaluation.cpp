@@ -78,9 +78,8 @@ const inspect::FlowNames* Evaluation::Known::names() {
     return named_ ? named_->names() : nullptr;
 }
 
-void Evaluation::Known::add_sender() {
-    if (of_.senders_ == nullptr) return;
-    sender_ = of_.senders_->sender_of(update_);
+void Evaluation::Known::add_sender(const datapath::flow_sender& sender) {
+    sender_ = sender;
     process_ = of_.senders_->process_of(sender_);
     add_sender_facts(sender_, process_, facts);
 }
@@ -101,10 +100,13 @@ bool Evaluation::on_payload(const PayloadSample& sample) noexcept {
 
 void Evaluation::on_question(const PayloadSample& sample, std::string_view name) noexcept {
     packet_time_ = std::max(packet_time_, sample.at);
+    const FlowUpdate update = update_of(sample);
+    Known known(*this, update);
+    if (senders_ != nullptr && sample.tracked) known.add_sender(senders_->sender_of(update.key));
     findings_.clear();
-    evaluator_.observe({update_of(sample), name, sample.at}, state_->table->class_info(sample.key.class_id),
-                       packet_time_, findings_);
-    write_findings(nullptr);
+    evaluator_.observe({update, name, sample.at}, state_->table->class_info(sample.key.class_id),
+                       packet_time_, findings_, known.facts);
+    write_findings(&known);
 }
 
 void Evaluation::write_findings(Known* known) {
@@ -123,7 +125,7 @@ void Evaluation::evaluate(const FlowUpdate& update, Timestamp now) {
     counters_.updates++;
     const ClassInfo& info = state_->table->class_info(update.key.class_id);
     Known known(*this, update);
-    known.add_sender();
+    if (senders_ != nullptr) known.add_sender(senders_->sender_of(update));
     if (evaluator_.wants_names()) known.add_names();
     findings_.clear();
     const std::uint64_t missing = evaluator_.evaluate(update, info, now, findings_, known.facts);

@@ -92,7 +92,7 @@ private:
         void add_names() {
             if (names() != nullptr) named_->add_to(facts);
         }
-        void add_sender();
+        void add_sender(const datapath::flow_sender& sender);  // where the engine knows senders
         void add_to(records::Json& record);
 
     private:

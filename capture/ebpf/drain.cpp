@@ -8,6 +8,8 @@
 #include <cstring>
 #include <utility>
 
+#include "classifier/flow_place.h"
+
 namespace egresswatch::capture {
 namespace {
 
@@ -325,6 +327,19 @@ void FlowDrain::finish() {
     fresh_.clear();
     waiting_.clear();
     cursor_ = 0;
+}
+
+// Each CPU may have a section of the flow.
+datapath::flow_sender FlowDrain::sender_of(const datapath::flow_key& key) const noexcept {
+    if (!config_.knows_senders) return {};
+    const FlowPlace place = place_of(key, config_.hash_seed, config_.slots_per_cpu);
+    for (std::size_t section = 0; section < entries_.size(); section += config_.slots_per_cpu)
+        for (const std::uint32_t bucket : place.buckets)
+            for (std::size_t slot = section + bucket; slot < section + bucket + datapath::FLOW_PROBES; ++slot)
+                if (load_tag(entries_[slot]) == place.tag && KeyEqual{}(entries_[slot].key, key) &&
+                    senders_[slot].outcome != datapath::SENDER_UNSEEN)
+                    return senders_[slot];
+    return {};
 }
 
 void FlowDrain::notify_at(const datapath::flow_key& key, std::uint64_t bytes_out) noexcept {

@@ -35,7 +35,8 @@ public:
         std::uint32_t slots_per_cpu = 0;
         std::chrono::nanoseconds idle_timeout{};
         std::chrono::nanoseconds closed_timeout{};
-        bool knows_senders = false;  // a program fills `senders`; else they stay unseen
+        bool knows_senders = false;   // a program fills `senders`; else they stay unseen
+        std::uint64_t hash_seed = 0;  // of the table, for those who search it by key
     };
     // Above this share of a section's slots in use, its flows are idle after a quarter of the time.
     static constexpr std::uint64_t PRESSURE_NUMERATOR = 3, PRESSURE_DENOMINATOR = 4;
@@ -62,6 +63,9 @@ public:
     void finish();
 
     void notify_at(const datapath::flow_key& key, std::uint64_t bytes_out) noexcept;
+
+    // Who sends on a flow, as the table has it now: also of one of which no event or pass has told yet.
+    [[nodiscard]] datapath::flow_sender sender_of(const datapath::flow_key& key) const noexcept;
 
     [[nodiscard]] std::vector<FlowUpdate>& updates() noexcept { return updates_; }
     // As many as updates, in their order; to be cleared with them.

@@ -207,7 +207,7 @@ std::expected<void, OsError> EbpfEngine::State::map_tables() {
     outers_mapping = std::move(*outers);
     grace.emplace([this] { object.wait_for_programs(); });
     drain.emplace(FlowDrain::Config{maps.identity().flow_slots, config.idle_timeout, config.closed_timeout,
-                                    config.senders},
+                                    config.senders, maps.identity().hash_seed},
                   std::span(static_cast<datapath::flow_entry*>(entries_mapping.data()), slots),
                   std::span(static_cast<datapath::flow_tags*>(tags_mapping.data()), buckets),
                   std::span(static_cast<const datapath::flow_outer*>(outers_mapping.data()), slots),
@@ -513,6 +513,14 @@ datapath::flow_sender EbpfEngine::sender_of(const FlowUpdate& update) const noex
     if (ready.updates.empty() || !not_behind(first, &update) || !not_behind(&update, &ready.updates.back()))
         return {};
     return ready.senders[static_cast<std::size_t>(&update - first)];
+}
+
+datapath::flow_sender EbpfEngine::sender_of(const datapath::flow_key& key) const noexcept {
+    if (!state_->drain) return {};
+    const datapath::flow_sender found = state_->drain->sender_of(key);
+    // What the kernel has told of the process may not have been read yet.
+    if (state_->attribution && found.outcome == datapath::SENDER_PROCESS) state_->attribution->read_news();
+    return found;
 }
 
 const Process* EbpfEngine::process_of(const datapath::flow_sender& sender) {

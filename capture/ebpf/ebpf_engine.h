@@ -69,6 +69,7 @@ public:
     // by what is known of their sender; the state of attribution.
     [[nodiscard]] EngineDetails details() const override;
     [[nodiscard]] datapath::flow_sender sender_of(const FlowUpdate& update) const noexcept override;
+    [[nodiscard]] datapath::flow_sender sender_of(const datapath::flow_key& key) const noexcept override;
     [[nodiscard]] const Process* process_of(const datapath::flow_sender& sender) override;
 
     [[nodiscard]] const Adoption& adoption() const noexcept;

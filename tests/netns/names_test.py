@@ -3,6 +3,7 @@
 
 SPDX-License-Identifier: Apache-2.0
 """
+import os
 import re
 
 from case import TWO_DPDK_QUEUES, SiteCase, main
@@ -156,6 +157,12 @@ class Names(SiteCase):
         site.run_in("host", PYTHON, "-c", ASK % (RESOLVER, 25))
         [alert] = self.alerts(mark, "many-names")
         self.assertEqual(alert.group, {"registered_domain": "tunnel.example"})
+        # The same to a server outside the region: the flow has an entry, and its sender a name (engine ebpf).
+        mark = len(site.alerts.findings)
+        site.run_in("host", PYTHON, "-c", (ASK % (ROGUE, 25)).replace("tunnel", "tunne2"))
+        [alert] = self.alerts(mark, "many-names")
+        if self.engine == "ebpf":
+            self.assertEqual(alert.get("process.executable"), os.path.realpath(PYTHON))
 
         names = site.status()["names"]
         self.assertGreaterEqual(names["dns_messages"], 2 * 25 + 2)

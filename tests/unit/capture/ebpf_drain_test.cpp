@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "capture/ebpf/interfaces.h"
+#include "classifier/flow_place.h"
 #include "tests/support/catch.h"
 
 namespace dp = egresswatch::datapath;
@@ -73,6 +74,31 @@ TEST_CASE("a flow's sender is that of the slot that moves, and a process before 
     REQUIRE(table.drain.update_senders().size() == 1);
     CHECK(table.drain.update_senders()[0].pid == 4712);
     CHECK(table.drain.update_senders()[0].changes == 1);
+}
+
+TEST_CASE("who sends on a flow is found by its key before any news of it, on whichever CPU", "[ebpf][unit]") {
+    constexpr std::uint64_t seed = 77;
+    Table table;
+    FlowDrain drain({SLOTS, 60s, 5s, true, seed}, table.entries, table.tags, table.outers, table.senders,
+                    {[] {}, [] { return true; }});
+    dp::flow_key key{};
+    key.remote_port = 53;
+    key.l4_proto = 17;
+    CHECK(drain.sender_of(key).outcome == dp::SENDER_UNSEEN);
+    const egresswatch::FlowPlace place = egresswatch::place_of(key, seed, SLOTS);
+    for (const std::uint32_t bucket : place.buckets) {
+        const std::uint32_t slot = SLOTS + bucket + 5;
+        dp::flow_entry& entry = table.put(slot, 53, 100, SECOND);
+        entry.key = key;
+        entry.tag = place.tag;
+        table.senders[slot] = {1, 4711 + bucket, 1, 0, dp::SENDER_PROCESS, dp::HOW_SENT, 0, 0};
+        CHECK(drain.sender_of(key).pid == 4711 + bucket);
+        dp::flow_key other = key;
+        other.local_port = 1;
+        CHECK(drain.sender_of(other).outcome == dp::SENDER_UNSEEN);
+        entry.tag = dp::FLOW_FREE;
+        CHECK(drain.sender_of(key).outcome == dp::SENDER_UNSEEN);
+    }
 }
 
 TEST_CASE("what was sent while nobody looked says so", "[ebpf][unit]") {
