@@ -19,6 +19,7 @@ void add_name_facts(const inspect::FlowNames& names, rules::FlowFacts& facts) no
     if (names.protocol != inspect::Protocol::unknown) facts.app = inspect::protocol_name(names.protocol);
     facts.contradiction = names.contradiction;
     facts.unread = names.unread;
+    if (names.facts != nullptr) facts.hidden = static_cast<std::uint8_t>(names.facts->hidden);
     facts.names_local = names.names_local;
 }
 
@@ -31,6 +32,7 @@ rules::OwnedFacts owned_facts_of(const inspect::FlowNames* names) {
     out.http_host = names->said(inspect::NameSource::http);
     if (names->protocol != inspect::Protocol::unknown) out.app = inspect::protocol_name(names->protocol);
     out.unread = names->unread;
+    if (names->facts != nullptr) out.hidden = static_cast<std::uint8_t>(names->facts->hidden);
     out.contradiction = names->contradiction;
     return out;
 }

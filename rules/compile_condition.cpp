@@ -52,6 +52,8 @@ std::uint32_t word_bits(Field field, std::string_view word) {
             return tunnel_bits(word);
         case Field::weekday:
             return bit_of(rows::weekday_words, word);
+        case Field::hidden:
+            return bit_of(rows::hidden_words, word);
         case Field::sender:
             return bit_of(rows::sender_words, word) << datapath::SENDER_PROCESS;
         default:
@@ -136,6 +138,28 @@ bool of_class(const Predicate& predicate) {
 }
 
 }  // namespace
+
+namespace {
+
+bool asks_for_hidden(const Condition& condition) {
+    const auto any = [](const std::vector<Condition>& parts) {
+        return std::ranges::any_of(parts, asks_for_hidden);
+    };
+    return condition.find(Field::hidden) != nullptr || any(condition.all) || any(condition.any) ||
+           any(condition.none);
+}
+
+void let_hidden(Condition& condition) {
+    for (Predicate& predicate : condition.predicates) predicate.takes_hidden = true;
+    for (auto* parts : {&condition.all, &condition.any, &condition.none})
+        for (Condition& part : *parts) let_hidden(part);
+}
+
+}  // namespace
+
+void settle_hidden(Condition& condition) {
+    if (asks_for_hidden(condition)) let_hidden(condition);
+}
 
 DomainName domain_of(std::string_view text) {
     const bool below = text.starts_with("*.");

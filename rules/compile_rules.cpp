@@ -95,6 +95,7 @@ void PolicyBuilder::read_exceptions(const Fields& fields, Rule& rule) {
                 problems_.error(fields.where(), match.node(), "empty-match",
                                 "the exception would excuse every flow", "name the flows under `match`");
             read_condition(match, Selection::match, "rule:" + rule.id, exception.match);
+            settle_hidden(exception.match);
         }
         rule.exceptions.push_back(std::move(exception));
     }

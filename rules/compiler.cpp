@@ -310,6 +310,7 @@ void PolicyBuilder::read_allow(const Fields& fields) {
     if (!fields.nodes("when").empty())
         read_condition(Fields(*fields.nodes("when").front(), schema::match, fields.where(), problems_),
                        Selection::also, "allow:" + entry.id, entry.match);
+    settle_hidden(entry.match);
     if (const std::string direction = fields.text("direction"); direction == "out" || direction == "in") {
         Predicate connects;
         connects.field = Field::initiator;

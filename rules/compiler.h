@@ -140,5 +140,7 @@ private:
 [[nodiscard]] std::string definition_of(const Rule& rule);
 [[nodiscard]] std::string id_in(const Node& node);
 [[nodiscard]] DomainName domain_of(std::string_view text);  // "*.example.org"
+// Of a whole condition: tells each predicate whether it says of `hidden` what it takes.
+void settle_hidden(Condition& condition);
 
 }  // namespace egresswatch::rules

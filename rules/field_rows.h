@@ -19,6 +19,9 @@ inline constexpr std::array<std::string_view, 9> class_words{
 inline constexpr std::array<std::string_view, 7> weekday_words{"mon", "tue", "wed", "thu",
                                                                "fri", "sat", "sun"};
 
+// In the order of enum HiddenName.
+inline constexpr std::array<std::string_view, 3> hidden_words{"none", "ech", "esni"};
+
 // In the order of enum sender_outcome, without its first.
 inline constexpr std::array<std::string_view, 8> sender_words{
     "process", "routed", "kernel", "handshake", "no-socket", "older", "packet-socket", "daemon-away"};
@@ -71,6 +74,12 @@ inline constexpr std::array fields{
               "Server name of a TLS or QUIC handshake."},
     FieldInfo{Field::http_host, "http_host", domain_list, select, names, true, true, "1.1",
               "Host of an HTTP request."},
+    FieldInfo{
+        Field::hidden, "hidden", word_list, select, names, false, false, "1.1",
+        "Whether the ClientHello hides whom it is for: ech (or GREASE, which looks the same), esni, or none. "
+        "What it shows is then a front that the sender may choose: no allow entry by domain holds for such "
+        "a flow unless its `when` says which of these it takes.",
+        hidden_words},
     FieldInfo{Field::app, "app", text_list, select | group, names, true, false, "1.1",
               "Application protocols, as in tls, http, dns, ssh."},
     FieldInfo{Field::executable, "executable", path_list, select | group | distinct, process, true, true,

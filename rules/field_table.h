@@ -34,6 +34,7 @@ enum class Field : std::uint8_t {
     dns,
     sni,
     http_host,
+    hidden,
     app,
     executable,
     sha256,

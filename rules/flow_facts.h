@@ -25,6 +25,7 @@ struct FlowFacts {
     bool contradiction = false;
     // What the sender asks for could not be read: an answer of DNS does not stand for it.
     bool unread = false;
+    std::uint8_t hidden = 0;   // inspect::HiddenName: `sni` may not be whom it is for
     bool names_local = false;  // the remote end connected: sni and http_host name this host
 
     std::string_view executable;

@@ -88,9 +88,12 @@ bool each_name(Field field, const FlowFacts& facts, Purpose purpose, Visit visit
 }
 
 // A name that the sender says and that DNS contradicts is no permission; nor is DNS where the sender may have
-// said something else.
-bool is_doubtful(Field field, const FlowFacts& facts, Purpose purpose) {
-    return purpose == Purpose::allow && field == Field::domain && (facts.contradiction || facts.unread);
+// said something else; nor what it shows where it hides whom it means.
+bool is_doubtful(const Predicate& predicate, Field field, const FlowFacts& facts, Purpose purpose) {
+    if (purpose != Purpose::allow) return false;
+    const bool hidden = facts.hidden != 0 && !facts.names_local && !predicate.takes_hidden;
+    if (field == Field::sni) return hidden;
+    return field == Field::domain && (hidden || facts.contradiction || facts.unread);
 }
 
 Truth in_names(const Predicate& predicate, const FlowFacts& facts, Purpose purpose) {
@@ -100,8 +103,7 @@ Truth in_names(const Predicate& predicate, const FlowFacts& facts, Purpose purpo
                  in_patterns(predicate, name);
     });
     if (!any) return predicate.unknown ? Truth::yes : Truth::unknown;
-    return truth(found) == Truth::yes && is_doubtful(predicate.field, facts, purpose) ? Truth::unknown
-                                                                                      : truth(found);
+    return found && is_doubtful(predicate, predicate.field, facts, purpose) ? Truth::unknown : truth(found);
 }
 
 template <typename Countries>
@@ -123,7 +125,7 @@ Truth in_set_by_class(const NamedSet& set, const ClassInfo& info, Purpose purpos
     return in_countries(set.countries, info, purpose);
 }
 
-Truth in_set(const NamedSet& set, const Subject& subject, Purpose purpose) {
+Truth in_set(const Predicate& predicate, const NamedSet& set, const Subject& subject, Purpose purpose) {
     Truth out = in_set_by_class(set, subject.info, purpose);
     if (out == Truth::yes) return out;
     if (set.prefixes.place_set && subject.prefixes.contains(subject.place, *set.prefixes.place_set))
@@ -137,7 +139,7 @@ Truth in_set(const NamedSet& set, const Subject& subject, Purpose purpose) {
         const bool any = each_name(Field::domain, subject.facts, purpose, [&](std::string_view name) {
             found |= std::ranges::any_of(set.domains, [&](const auto& d) { return in_domain(d, name); });
         });
-        const bool known = any && !(found && is_doubtful(Field::domain, subject.facts, purpose));
+        const bool known = any && !(found && is_doubtful(predicate, Field::domain, subject.facts, purpose));
         out = either(out, known ? truth(found) : Truth::unknown);
     }
     return out;
@@ -326,7 +328,8 @@ Truth match_by_flow(const Predicate& predicate, const Subject& subject, Purpose 
         case Field::region:
         case Field::list: {
             Truth out = predicate.field == Field::region ? in_class(predicate, subject.info) : Truth::no;
-            for (const NamedSet& set : predicate.sets) out = either(out, in_set(set, subject, purpose));
+            for (const NamedSet& set : predicate.sets)
+                out = either(out, in_set(predicate, set, subject, purpose));
             return out;
         }
         case Field::remote:
@@ -354,6 +357,8 @@ Truth match_by_flow(const Predicate& predicate, const Subject& subject, Purpose 
         case Field::sni:
         case Field::http_host:
             return in_names(predicate, subject.facts, purpose);
+        case Field::hidden:
+            return truth((predicate.bits >> subject.facts.hidden & 1) != 0);
         case Field::time_of_day:
             return truth(in_spans(predicate, subject.moment().minute));
         case Field::weekday:
@@ -519,6 +524,10 @@ std::string why_not(const Predicate& predicate, Truth answer, const Subject& sub
         default:
             break;
     }
+    const bool by_said = predicate.field == Field::domain || predicate.field == Field::sni;
+    if (by_said && answer == Truth::unknown && is_doubtful(predicate, Field::sni, subject.facts, purpose))
+        return "the ClientHello hides whom it is for" +
+               (subject.facts.sni.empty() ? std::string() : " behind " + std::string(subject.facts.sni));
     if (predicate.field == Field::domain && purpose == Purpose::allow && subject.facts.unread)
         return "what the sender asks for could not be read";
     if (predicate.field == Field::domain && purpose == Purpose::allow && !subject.facts.said().empty())

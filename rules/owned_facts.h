@@ -23,6 +23,7 @@ struct OwnedFacts {
     std::optional<std::uint32_t> uid;
     std::uint8_t sender = datapath::SENDER_UNSEEN;
     bool unread = false;
+    std::uint8_t hidden = 0;
     std::optional<bool> contradiction;  // unset: what is said is none of `dns`
 
     [[nodiscard]] bool said_nothing() const noexcept {
@@ -35,6 +36,7 @@ struct OwnedFacts {
         http_host = std::move(of.http_host);
         if (app.empty()) app = std::move(of.app);
         unread = of.unread;
+        hidden = of.hidden;
         contradiction = of.contradiction;
     }
 };
@@ -51,6 +53,7 @@ public:
         facts.http_host = known.http_host;
         facts.app = known.app;
         facts.unread = known.unread;
+        facts.hidden = known.hidden;
         facts.names_local = remote_connects;
         const std::string_view said = facts.said();
         facts.contradiction = known.contradiction.value_or(!said.empty() && !dns_.empty() &&

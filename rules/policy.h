@@ -80,7 +80,8 @@ struct NamedSet {  // a value of `list:` or of `region:` that is a name
 // set.
 struct Predicate {
     Field field{};
-    bool unknown = false;  // `unknown` is one of the values
+    bool unknown = false;       // `unknown` is one of the values
+    bool takes_hidden = false;  // the whole condition says of `hidden` what it takes
     std::uint32_t bits =
         0;  // 1 << region_kind, local_kind + 8, tunnel_kind, initiator, weekday, sender_outcome; 1: true
     std::vector<NamedSet> sets;

@@ -105,6 +105,9 @@ bool covered(const std::vector<Prefix>& prefixes, const Prefix& part) {
 
 bool covers(const Predicate& a, const Predicate& b) {
     if (a.field != b.field) return false;
+    // What a hidden name shows is a name to one of them only.
+    const bool names = a.field == Field::domain || a.field == Field::sni || a.field == Field::list;
+    if (names && b.takes_hidden && !a.takes_hidden) return false;
     if (a.text == b.text) return true;
     if (!a.patterns.empty() || !b.patterns.empty() || !a.spans.empty()) return false;
     if ((b.bits & ~a.bits) != 0 || (b.unknown && !a.unknown)) return false;

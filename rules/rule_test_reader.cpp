@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "classifier/sender.h"
+#include "rules/field_rows.h"
 #include "rules/fields.h"
 #include "rules/limits.h"
 #include "rules/rule_test.h"
@@ -141,6 +142,8 @@ void Reader::read_facts(const Fields& fields, OwnedFacts& facts) {
     facts.dns = fields.list("dns", parse_domain);
     facts.sni = first("sni", parse_domain);
     facts.http_host = first("http_host", parse_domain);
+    for (std::uint8_t kind = 0; kind < rows::hidden_words.size(); ++kind)
+        if (rows::hidden_words[kind] == fields.text("hidden")) facts.hidden = kind;
     facts.app = fields.text("app");
     if (facts.app.empty()) facts.app = !facts.sni.empty() ? "tls" : !facts.http_host.empty() ? "http" : "";
     facts.executable = first("executable", parse_path);

@@ -43,7 +43,7 @@ constexpr std::array<Key, 7> rule_case_keys{{
      &expected_finding},
     {"until", duration, optional, "How far time goes on. Default: to the last update of a flow."},
 }};
-constexpr std::array<Key, 35> test_flow_keys{{
+constexpr std::array<Key, 36> test_flow_keys{{
     {"at", duration, required, "When its first packet is seen, from `start` on."},
     {"remote", cidr_list, required,
      "The remote address. Repetitions go through the addresses of a prefix, and through a list."},
@@ -76,6 +76,8 @@ constexpr std::array<Key, 35> test_flow_keys{{
      true},
     {"dns", domain_list, optional, "Names that DNS answers gave the remote address."},
     {"sni", domain_list, optional, "The name that its TLS or QUIC handshake asks for."},
+    {"hidden", word, optional, "What its ClientHello hides the name with. Default: none.",
+     rows::hidden_words},
     {"http_host", domain_list, optional, "The host of its HTTP request."},
     {"app", text, optional,
      "Application protocol, as in tls. Default: tls with `sni`, http with `http_host`."},

@@ -140,7 +140,9 @@ void add_flow(Json& document, const Json& flow) {
 void add_names(Json& own, const Json& flow) {
     put(own, "name_source", member(flow, "name_source"));
     put(own, "name_contradiction", member(flow, "name_contradiction"));
+    put(own, "name_unread", member(flow, "name_unread"));
     put(own, "dns_names", member(flow, "dns_names"));
+    put(own, "dns_names_unlisted", member(flow, "dns_names_unlisted"));
     if (const Json& tls = member(flow, "tls"); tls.is_object()) {
         put(own, "ja4", member(tls, "ja4"));
         put(own, "hidden_name", member(tls, "hidden"));
@@ -312,6 +314,7 @@ const std::vector<std::string>& ecs_droppable() {
         "/user_agent",
         "/http",
         "/egresswatch/ssh",
+        "/egresswatch/dns_names_unlisted",
         "/egresswatch/dns_names",
         "/egresswatch/certificate",
         "/egresswatch/hidden_name",
@@ -368,6 +371,7 @@ const std::vector<std::string>& ecs_droppable() {
         "/host",
         "/egresswatch/name_source",
         "/egresswatch/name_contradiction",
+        "/egresswatch/name_unread",
         "/egresswatch/measure",
         "/egresswatch/initiator",
         "/egresswatch/allow_id",

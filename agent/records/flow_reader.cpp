@@ -78,6 +78,8 @@ rules::OwnedFacts read_flow_facts(const Json& record) {
     out.app = text_of(flow, "app");
     out.contradiction = flow.contains("name_contradiction");
     out.unread = flow.contains("name_unread");
+    if (const auto tls = flow.find("tls"); tls != flow.end() && tls->is_object())
+        out.hidden = text_of(*tls, "hidden") == "ech" ? 1 : text_of(*tls, "hidden") == "esni" ? 2 : 0;
     const Json& process = object("process");
     out.executable = text_of(process, "executable");
     out.sha256 = text_of(process, "sha256");

@@ -83,6 +83,8 @@ void add_names_and_sender(Pairs& pairs, const Json& record, const Json& flow) {
     const Json& executable = member(process, "executable");
     pairs.add(remote_first ? "shost" : "dhost", "", "name", member(flow, "name"));
     pairs.add("app", "", "app", member(flow, "app"));
+    pairs.add("flexNumber1", "nameUnread", "nameUnread",
+              flow.contains("name_unread") ? Json(1) : Json(nullptr));
     pairs.add(remote_first ? "dproc" : "sproc", "", "process",
               executable.is_string() ? executable : member(process, "command"));
     pairs.add(remote_first ? "dpid" : "spid", "", "pid", member(process, "pid"));

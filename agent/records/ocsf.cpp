@@ -117,6 +117,7 @@ Json unmapped_finding(const Json& record) {
     put(out, "bytes_in", member(flow, "bytes_in"));
     put(out, "initiator", member(flow, "initiator"));
     put(out, "name_source", member(flow, "name_source"));
+    put(out, "name_unread", member(flow, "name_unread"));
     put(out, "app", member(flow, "app"));
     const Json& process = member(record, "process");
     const Json& inner_unit = member(process, "inner_unit");
@@ -177,6 +178,7 @@ const std::vector<std::string>& ocsf_droppable() {
         "/type_name",
         "/activity_name",
         "/unmapped/name_source",
+        "/unmapped/name_unread",
         "/unmapped/app",
         "/evidences/0/connection_info/uid",
         "/evidences/0/connection_info/protocol_num",

@@ -1,5 +1,6 @@
 // tests/unit/agent/record_names_test.cpp - what records hold of names, by what is to be shown of them.
 // SPDX-License-Identifier: Apache-2.0
+#include "agent/records/body.h"
 #include "agent/records/ecs.h"
 #include "agent/records/flow_reader.h"
 #include "agent/records/names.h"
@@ -69,6 +70,7 @@ TEST_CASE("what a record says of names is read again as it was", "[records][name
     for (const bool contradiction : {true, false}) {
         known.names.contradiction = contradiction;
         known.names.unread = !contradiction;
+        known.facts.hidden = contradiction ? inspect::HiddenName::ech : inspect::HiddenName::none;
         const rules::OwnedFacts facts = records::read_flow_facts(known.record({}));
         CHECK(facts.sni == "a.b.example.co.uk");
         CHECK(facts.dns == std::vector<std::string>{"www.example.org"});
@@ -78,7 +80,29 @@ TEST_CASE("what a record says of names is read again as it was", "[records][name
         CHECK(view.facts.dns_listed().front() == "www.example.org");
         CHECK(facts.contradiction == contradiction);
         CHECK(facts.unread == !contradiction);
+        CHECK(facts.hidden == (contradiction ? 1 : 0));
     }
+}
+
+TEST_CASE("that a name could not be read stands in every body", "[records][names]") {
+    Known known;
+    for (const bool unread : {false, true}) {
+        known.names.unread = unread;
+        Json record = known.record({});
+        record["seq"] = 1;
+        record["written"] = record["time"];
+        const auto says = [&](const records::Body& body, std::string_view text) {
+            INFO(body.text);
+            CHECK((body.text.find(text) != std::string::npos) == unread);
+        };
+        says(records::fit_body(records::BodyKind::ecs, record, 65536), "\"name_unread\":true");
+        says(records::fit_body(records::BodyKind::ocsf, record, 65536), "\"name_unread\":true");
+        says(records::fit_body(records::BodyKind::cef, record, 65536),
+             "flexNumber1=1 flexNumber1Label=nameUnread");
+        says(records::fit_body(records::BodyKind::leef, record, 65536), "^nameUnread=1^");
+    }
+    const Json document = records::ecs_document(known.record({}));
+    CHECK(document["egresswatch"]["dns_names_unlisted"] == Json::array({"theirs.example.com"}));
 }
 
 TEST_CASE("names that are not to be shown are nowhere in a record", "[records][names]") {

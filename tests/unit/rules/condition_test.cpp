@@ -66,6 +66,10 @@ TEST_CASE("every field of a flow selects it by its values and leaves its neighbo
     pair(flow, "initiator: local", "initiator: remote");
     pair(flow, "tunnel: none", "tunnel: any");
     pair(flow, "allowed: false", "allowed: true");
+    pair(flow, "hidden: none", "hidden: [ech, esni]");
+    flow.facts.hidden = 1;  // inspect::HiddenName::ech
+    pair(flow, "hidden: [ech, esni]", "hidden: [none, esni]");
+    flow.facts.hidden = 0;
     pair(flow, "bytes_out: \">= 1 kB\"", "bytes_out: \">= 1001 B\"");
     pair(flow, "bytes_out: \"<= 1 kB\"", "bytes_out: \"<= 999 B\"");
     pair(flow, "bytes_in: \"<= 0 B\"", "bytes_in: \">= 1 B\"");

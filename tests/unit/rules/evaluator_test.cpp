@@ -586,3 +586,48 @@ rules:
         "updates: only a name server that is not in names.resolvers says that the address is a.example.org");
     CHECK(send("203.0.113.11", 0).empty());
 }
+
+// The outer name of Encrypted ClientHello is for everybody to choose: the server goes by the inner one.
+TEST_CASE("a name before a hidden one opens an entry by domain only where its `when` takes it",
+          "[rules][evaluator]") {
+    Bench bench(R"(
+lists: {cdn: {domain: [listed.example.org], cidr: [192.0.2.0/24]}}
+allow:
+  - {id: plain, to: {domain: a.example.org}, owner: o@example.org, reason: r, expires: 2030-01-01}
+  - {id: taken, to: {domain: b.example.org}, when: {hidden: [none, ech]}, owner: o@example.org, reason: r, expires: 2030-01-01}
+  - {id: by-list, to: {list: cdn}, owner: o@example.org, reason: r, expires: 2030-01-01}
+rules:
+  - id: hides
+    title: t
+    level: low
+    when: {hidden: [ech, esni]}
+    window: {sum: bytes_out, over: 1m, by: [remote], at_least: 1 GiB}
+    exceptions: [{match: {sni: a.example.org}, owner: o@example.org, expires: 2030-01-01}]
+)");
+    const auto decision = [&](std::string_view remote, std::string_view sni, std::uint8_t hidden) {
+        FlowFacts facts;
+        facts.sni = sni;
+        facts.hidden = hidden;
+        const FlowOf flow = FlowOf(remote).out(100).seen(at(0));
+        return bench.evaluator.decide(flow.update, class_of(*bench.in_force, remote, "US"), at(0), facts);
+    };
+    CHECK(decision("203.0.113.9", "a.example.org", 0).allow_id == "plain");
+    CHECK_FALSE(decision("203.0.113.9", "a.example.org", 1).allowed);
+    CHECK(decision("203.0.113.9", "a.example.org", 1).reason ==
+          "plain: the ClientHello hides whom it is for behind a.example.org");
+    CHECK(decision("203.0.113.9", "b.example.org", 0).allow_id == "taken");
+    CHECK(decision("203.0.113.9", "b.example.org", 1).allow_id == "taken");
+    CHECK_FALSE(decision("203.0.113.9", "b.example.org", 2).allowed);
+    CHECK(decision("203.0.113.9", "listed.example.org", 0).allow_id == "by-list");
+    CHECK_FALSE(decision("203.0.113.9", "listed.example.org", 1).allowed);
+    CHECK(decision("192.0.2.9", "other.example.org", 1).allow_id == "by-list");  // by its address
+    // Nor does an exception believe it.
+    FlowFacts facts;
+    facts.sni = "a.example.org";
+    facts.hidden = 1;
+    const FlowOf big = FlowOf("203.0.113.77").out(2048 * mib).seen(at(1));
+    bench.evaluator.evaluate(big.update, class_of(*bench.in_force, "203.0.113.77", "US"), at(1),
+                             bench.findings, facts);
+    REQUIRE(bench.findings.size() == 1);
+    CHECK(bench.findings.front().rule_id == "hides");
+}

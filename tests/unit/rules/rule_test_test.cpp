@@ -115,6 +115,7 @@ rules:
   - {id: at-hamar, title: t, level: low, when: {site: hamar, region: outside}, window: {sum: bytes_out, over: 1h, by: [port], at_least: 1 MiB}}
   - {id: on-wan, title: t, level: low, when: {interface: wan0}, window: {sum: bytes_out, over: 1h, by: [asn], at_least: 1 MiB}}
   - {id: of-system, title: t, level: low, when: {asn: 64501}, window: {sum: bytes_out, over: 1h, by: [asn], at_least: 1 MiB}}
+  - {id: hides, title: t, level: low, when: {hidden: ech}, window: {sum: bytes_out, over: 1h, by: [remote], at_least: 1 MiB}}
   - {id: disputed, title: t, level: low, when: {disputed: true}, window: {sum: bytes_out, over: 1h, by: [remote], at_least: 1 MiB}}
 allow:
   - {id: little, to: {cidr: 192.0.2.0/24}, ceiling: {bytes_out: 1 MiB, per: 1d}, owner: o, reason: r, expires: 2030-01-01}
@@ -139,6 +140,7 @@ allow:
                  "times: 2, interface: wan0}",
                  "[]", "")
               .size() == 3);
+    CHECK(run_at("{" + plain + ", sni: a.example.org, hidden: ech}", "[{at: 0s, rule: hides}]", "").empty());
     CHECK(run_at("{" + plain + ", disputed: true}", "[{at: 0s, rule: disputed, remote: 203.0.113.9}]", "")
               .empty());
     CHECK(run_at("{at: 0s, remote: 192.0.2.1, country: US, bytes_out: 2 MiB}",
