@@ -76,11 +76,13 @@ struct FileVersion {
 // has ended, or while it runs where the kernel (6.11) or the file system lets them. Losing its last name
 // changes a file's ctime too, and nothing else of it.
 bool has_changed(const struct stat& info, const Hasher::Request& request) {
-    timespec wall{}, boot{};
+    timespec wall{}, boot{}, tick{};
+    // A file is stamped by a clock that may be a tick behind.
+    ::clock_getres(CLOCK_REALTIME_COARSE, &tick);
     ::clock_gettime(CLOCK_REALTIME, &wall);
     ::clock_gettime(CLOCK_BOOTTIME, &boot);
-    const std::int64_t told = static_cast<std::int64_t>(request.told_ns) + ns_of(wall) - ns_of(boot) -
-                              std::chrono::nanoseconds(Hasher::STAMP_TICK).count();
+    const std::int64_t told =
+        static_cast<std::int64_t>(request.told_ns) + ns_of(wall) - ns_of(boot) - ns_of(tick);
     return ns_of(info.st_nlink == 0 ? info.st_mtim : info.st_ctim) > told;
 }
 

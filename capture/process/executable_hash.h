@@ -34,8 +34,6 @@ public:
     static constexpr std::size_t CACHE_MAX = 4096;  // about 200 B each
     static constexpr std::size_t THREADS = 3;
     static constexpr std::chrono::seconds TRY_AGAIN_AFTER{60};
-    // A file is stamped by a clock that may be a tick behind (CONFIG_HZ=100).
-    static constexpr std::chrono::milliseconds STAMP_TICK{10};
 
     struct Limits {
         std::uint64_t file_bytes = 512ULL << 20;
