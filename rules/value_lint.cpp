@@ -30,6 +30,11 @@ std::optional<ValueError> odd_app(std::string_view text) {
                            [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
     if (small == "https" || small == "ssl")
         return never(text, "that protocol is called tls here", "write tls");
+    // Of one name that begins several, all.
+    std::vector<std::string_view> longer;
+    for (const std::string_view name : known)
+        if (small.size() >= 3 && name.starts_with(small) && name != small) longer.push_back(name);
+    if (!longer.empty()) return never(text, "no protocol is called so", "write " + one_of(longer));
     const std::string_view near = nearest(small, known);
     return never(text, "no protocol is called so",
                  near.empty() ? "write " + one_of(known) : "write " + std::string(near));

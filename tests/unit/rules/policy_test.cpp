@@ -8,9 +8,11 @@
 #include <fstream>
 #include <sstream>
 
+#include "classifier/inspect/protocol.h"
 #include "rules/limits.h"
 #include "rules/policy_text.h"
 #include "rules/schema.h"
+#include "rules/values.h"
 #include "tests/unit/rules/support.h"
 
 using namespace egresswatch;
@@ -250,6 +252,16 @@ TEST_CASE("the manual's tables are the schema's", "[rules][schema]") {
     if (write_to != nullptr) std::ofstream(std::string(write_to) + ".fields") << manual_fields();
     CHECK(text.str().find(tables) != std::string::npos);
     CHECK(text.str().find(manual_fields()) != std::string::npos);
+}
+
+TEST_CASE("the manual names every protocol that `app` can be", "[rules][schema]") {
+    std::ifstream stream(fs::path(EGRESSWATCH_SOURCE_DIR) / "docs/man/egresswatch-rules.5");
+    std::ostringstream page;
+    page << stream.rdbuf();
+    std::vector<std::string_view> names;
+    for (std::size_t i = 1; i < inspect::protocol_count; ++i)
+        names.push_back(inspect::protocol_name(static_cast<inspect::Protocol>(i)));
+    CHECK(page.str().find(".Cm app\nis " + one_of(names) + ".\n") != std::string::npos);
 }
 
 TEST_CASE("every key of every table is documented, once", "[rules][schema]") {
