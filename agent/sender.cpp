@@ -23,8 +23,13 @@ Json number_or_null(const std::optional<std::uint32_t>& number) {
 }  // namespace
 
 void add_sender_facts(const datapath::flow_sender& sender, const capture::Process* process,
-                      rules::FlowFacts& facts) noexcept {
+                      const capture::Origin* origin, rules::FlowFacts& facts) noexcept {
     facts.sender = sender.outcome;
+    if (origin != nullptr) {
+        facts.cgroup = origin->cgroup;
+        facts.unit = origin->names.unit;
+        if (!origin->names.of_user) facts.container = origin->names.container;
+    }
     if (process == nullptr || process->details_lost) return;
     facts.executable = process->executable;
     facts.sha256 = process->sha256;
@@ -72,7 +77,8 @@ Json process_field(const capture::Process* process) {
 
 }  // namespace
 
-void add_sender_members(Json& record, const datapath::flow_sender& sender, const capture::Process* process) {
+void add_sender_members(Json& record, const datapath::flow_sender& sender, const capture::Process* process,
+                        const capture::Origin* origin) {
     const bool known = sender.outcome == datapath::SENDER_PROCESS;
     const bool routed = sender.outcome == datapath::SENDER_ROUTED;
     Json out;
@@ -80,6 +86,13 @@ void add_sender_members(Json& record, const datapath::flow_sender& sender, const
     out["how"] = known ? Json(sender_how_name(sender.how)) : Json(nullptr);
     out["changes"] = sender.changes;
     out["came_by_ifindex"] = routed ? Json(sender.ingress_ifindex) : Json(nullptr);
+    if (origin != nullptr)
+        out["came_by"] = {{"interface", text_or_null(origin->interface)},
+                          {"cgroup", text_or_null(origin->cgroup)},
+                          {"unit", text_or_null(origin->names.unit)},
+                          {"container", text_or_null(origin->names.container)},
+                          {"runtime", text_or_null(origin->names.runtime)},
+                          {"pod", text_or_null(origin->names.pod)}};
     record["sender"] = std::move(out);
     record["process"] = process_field(process);
 }

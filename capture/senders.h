@@ -7,6 +7,7 @@
 
 namespace egresswatch::capture {
 
+struct Origin;   // capture/process/origin.h
 struct Process;  // capture/process/process.h
 
 // Beside Engine. From the engine's thread; answers are valid until the next call of poll(), stop() or this.
@@ -19,6 +20,8 @@ public:
     [[nodiscard]] virtual datapath::flow_sender sender_of(const datapath::flow_key& key) const noexcept = 0;
     // Null where it names no process.
     [[nodiscard]] virtual const Process* process_of(const datapath::flow_sender& sender) = 0;
+    // Of routed traffic; null where it is none, or its interface is gone.
+    [[nodiscard]] virtual const Origin* origin_of(const datapath::flow_sender& sender) = 0;
 };
 
 }  // namespace egresswatch::capture

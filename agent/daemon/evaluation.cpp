@@ -81,12 +81,13 @@ const inspect::FlowNames* Evaluation::Known::names() {
 void Evaluation::Known::add_sender(const datapath::flow_sender& sender) {
     sender_ = sender;
     process_ = of_.senders_->process_of(sender_);
-    add_sender_facts(sender_, process_, facts);
+    origin_ = of_.senders_->origin_of(sender_);
+    add_sender_facts(sender_, process_, origin_, facts);
 }
 
 void Evaluation::Known::add_to(records::Json& record) {
     records::name_record(record, names(), of_.privacy_);
-    if (of_.senders_ != nullptr) add_sender_members(record, sender_, process_);
+    if (of_.senders_ != nullptr) add_sender_members(record, sender_, process_, origin_);
 }
 
 void Evaluation::add_names(const FlowUpdate& update, rules::OwnedFacts& facts) const {

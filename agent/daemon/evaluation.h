@@ -101,6 +101,7 @@ private:
         std::optional<NamedFlow> named_;
         datapath::flow_sender sender_{};
         const capture::Process* process_ = nullptr;
+        const capture::Origin* origin_ = nullptr;
     };
     void on_question(const PayloadSample& sample, std::string_view name) noexcept override;
     void evaluate(const FlowUpdate& update, Timestamp now);

@@ -38,26 +38,30 @@ std::string endpoint(const Json& flow, const char* address_name, const char* por
 // A sentence in parts. The last parts go first when it must be shorter; the first one stays.
 using Parts = std::vector<std::string>;
 
+std::string first_of(const Json& object, std::initializer_list<const char*> names) {
+    for (const char* name : names)
+        if (const Json& value = member(object, name); value.is_string() && !value.empty())
+            return value.get<std::string>();
+    return {};
+}
+
 // ", by /usr/bin/rclone (pid 4711, user backup, nightly.service)", or why nobody can be named.
 void add_sender(const Json& record, Parts& parts) {
     const Json& process = member(record, "process");
     const Json& word = member(member(record, "sender"), "known");
     const std::string known = word.is_string() ? word.get<std::string>() : std::string();
     if (!process.is_object()) {
-        if (!known.empty() && known != "unseen") parts.push_back(", sender not known: " + known);
+        if (known.empty() || known == "unseen") return;
+        const Json& origin = member(member(record, "sender"), "came_by");
+        const std::string place = first_of(origin, {"container", "pod", "unit", "cgroup", "interface"});
+        parts.push_back(", sender not known: " + known + (place.empty() ? "" : ", from " + place));
         return;
     }
-    const auto first_of = [&](std::initializer_list<const char*> names) {
-        for (const char* name : names)
-            if (const Json& value = member(process, name); value.is_string() && !value.empty())
-                return value.get<std::string>();
-        return std::string();
-    };
-    const std::string program = first_of({"executable", "command"});
+    const std::string program = first_of(process, {"executable", "command"});
     std::string text =
         ", by " + (program.empty() ? "a process" : program) + " (pid " + text_of(process, "pid");
-    if (const std::string user = first_of({"user"}); !user.empty()) text += ", user " + user;
-    if (const std::string place = first_of({"container", "inner_unit", "unit"}); !place.empty())
+    if (const std::string user = first_of(process, {"user"}); !user.empty()) text += ", user " + user;
+    if (const std::string place = first_of(process, {"container", "inner_unit", "unit"}); !place.empty())
         text += ", " + place;
     parts.push_back(text + ")");
 }

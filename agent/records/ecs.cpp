@@ -169,8 +169,21 @@ Json own_process(const Json& record) {
     return own;
 }
 
+// Of the sender's process, or of whoever lives where routed traffic comes from.
+void add_container(Json& document, const Json& known) {
+    if (!text(known, "container").empty()) {
+        document["container"]["id"] = text(known, "container");
+        if (!text(known, "runtime").empty()) document["container"]["runtime"] = text(known, "runtime");
+    }
+    if (!text(known, "pod").empty())
+        document["orchestrator"] = {{"type", "kubernetes"},
+                                    {"resource", {{"type", "pod"}, {"id", text(known, "pod")}}}};
+}
+
 void add_process(Json& document, const Json& record) {
     const Json& process = member(record, "process");
+    if (const Json& origin = member(member(record, "sender"), "came_by"); origin.is_object())
+        add_container(document, origin);
     if (!process.is_object()) return;
     Json out;
     put(out, "pid", member(process, "pid"));
@@ -185,13 +198,7 @@ void add_process(Json& document, const Json& record) {
     document["process"] = std::move(out);
     if (const Json& uid = member(process, "uid"); uid.is_number()) document["user"]["id"] = uid.dump();
     if (!text(process, "user").empty()) document["user"]["name"] = text(process, "user");
-    if (!text(process, "container").empty()) {
-        document["container"]["id"] = text(process, "container");
-        if (!text(process, "runtime").empty()) document["container"]["runtime"] = text(process, "runtime");
-    }
-    if (!text(process, "pod").empty())
-        document["orchestrator"] = {{"type", "kubernetes"},
-                                    {"resource", {{"type", "pod"}, {"id", text(process, "pod")}}}};
+    add_container(document, process);
 }
 
 void add_threat(Json& document, const Json& record) {

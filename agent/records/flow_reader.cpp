@@ -89,7 +89,13 @@ rules::OwnedFacts read_flow_facts(const Json& record) {
     out.container = text_of(process, "container");
     if (const auto uid = process.find("uid"); uid != process.end() && uid->is_number())
         out.uid = uid->get<std::uint32_t>();
-    const std::string known = text_of(object("sender"), "known");
+    const Json& sender = object("sender");
+    if (const auto origin = sender.find("came_by"); origin != sender.end() && origin->is_object()) {
+        out.cgroup = text_of(*origin, "cgroup");
+        out.unit = text_of(*origin, "unit");
+        out.container = text_of(*origin, "container");
+    }
+    const std::string known = text_of(sender, "known");
     for (std::uint8_t outcome = 0; outcome < datapath::SENDER_OUTCOME_COUNT; ++outcome)
         if (known == sender_outcome_name(outcome)) out.sender = outcome;
     return out;

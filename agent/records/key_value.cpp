@@ -92,7 +92,10 @@ void add_names_and_sender(Pairs& pairs, const Json& record, const Json& flow) {
     pairs.add("fileHash", "", "sha256", member(process, "sha256"));
     const Json& unit = member(process, "inner_unit");
     pairs.add("sourceServiceName", "", "unit", unit.is_string() ? unit : member(process, "unit"));
-    pairs.add("flexString1", "container", "container", member(process, "container"));
+    const Json& container = member(process, "container");
+    pairs.add(
+        "flexString1", "container", "container",
+        container.is_string() ? container : member(member(member(record, "sender"), "came_by"), "container"));
     const Json& known = member(member(record, "sender"), "known");
     if (known.is_string() && known != "unseen") pairs.add("flexString2", "sender", "sender", known);
 }

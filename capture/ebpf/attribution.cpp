@@ -32,6 +32,10 @@ void Attribution::read_news() {
     cache_->take_hashes();
 }
 
+const Origin* Attribution::origin_of(const datapath::flow_sender& sender) {
+    return sender.outcome == datapath::SENDER_ROUTED ? peers_.behind(sender.ingress_ifindex) : nullptr;
+}
+
 const Process* Attribution::process_of(const datapath::flow_sender& sender) {
     if (sender.outcome != datapath::SENDER_PROCESS) return nullptr;
     const ProcessId id{sender.start_ns, sender.pid, sender.exec_id};

@@ -15,6 +15,7 @@
 #include <memory>
 #include <vector>
 
+#include "capture/ebpf/peer_namespace.h"
 #include "capture/ebpf/sender_object.h"
 #include "capture/process/process_cache.h"
 #include "capture/process/user_names.h"
@@ -47,6 +48,7 @@ public:
     // What became known of processes and files since the last call.
     void read_news();
     [[nodiscard]] const Process* process_of(const datapath::flow_sender& sender);
+    [[nodiscard]] const Origin* origin_of(const datapath::flow_sender& sender);
     // Takes `fresh`, and gives back what need not wait (any longer). `all`: nothing waits.
     void admit(Batch& fresh, Batch& ready, bool all);
     [[nodiscard]] bool holds() const noexcept { return !held_.updates.empty(); }
@@ -63,6 +65,7 @@ private:
     std::unique_ptr<SenderObject> object_;
     std::unique_ptr<ProcessCache> cache_;
     UserNames users_;
+    PeerNamespaces peers_;
     Batch held_;
     Clock::time_point held_since_{};
     std::uint64_t without_hash_ = 0;     // updates that went on while the file was still being read

@@ -527,6 +527,10 @@ const Process* EbpfEngine::process_of(const datapath::flow_sender& sender) {
     return state_->attribution ? state_->attribution->process_of(sender) : nullptr;
 }
 
+const Origin* EbpfEngine::origin_of(const datapath::flow_sender& sender) {
+    return state_->attribution ? state_->attribution->origin_of(sender) : nullptr;
+}
+
 const Adoption& EbpfEngine::adoption() const noexcept {
     return state_->adoption;
 }

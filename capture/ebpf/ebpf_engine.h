@@ -71,6 +71,7 @@ public:
     [[nodiscard]] datapath::flow_sender sender_of(const FlowUpdate& update) const noexcept override;
     [[nodiscard]] datapath::flow_sender sender_of(const datapath::flow_key& key) const noexcept override;
     [[nodiscard]] const Process* process_of(const datapath::flow_sender& sender) override;
+    [[nodiscard]] const Origin* origin_of(const datapath::flow_sender& sender) override;
 
     [[nodiscard]] const Adoption& adoption() const noexcept;
 

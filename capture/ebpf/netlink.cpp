@@ -5,6 +5,7 @@
 #include <fnmatch.h>
 #include <linux/if_arp.h>
 #include <linux/if_link.h>
+#include <linux/net_namespace.h>
 #include <linux/netlink.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
@@ -161,6 +162,79 @@ std::expected<LinkWatcher::News, OsError> LinkWatcher::read() {
         else if (state < 0 && state != -EINTR)
             return os_error("read news of interfaces", {}, state);
     }
+}
+
+std::expected<NamespaceNumbers, OsError> NamespaceNumbers::open() {
+    auto fd = open_socket(0);
+    if (!fd) return std::unexpected(fd.error());
+    NamespaceNumbers made;
+    made.fd_ = std::move(*fd);
+    return made;
+}
+
+std::optional<NamespaceNumbers::Peers> NamespaceNumbers::peers_of(std::uint32_t ifindex) {
+    ifinfomsg body{};
+    body.ifi_family = AF_UNSPEC;
+    if (!request_dump(fd_.get(), RTM_GETLINK, body)) return std::nullopt;
+    std::optional<Peers> out;
+    std::vector<std::int32_t> of_ports;
+    const int failed = receive_all(fd_.get(), [&](const nlmsghdr& message) {
+        if (message.nlmsg_type != RTM_NEWLINK) return;
+        const auto* info = static_cast<const ifinfomsg*>(NLMSG_DATA(&message));
+        const rtattr* first = IFLA_RTA(info);
+        const auto bytes = static_cast<int>(IFLA_PAYLOAD(&message));
+        const auto number = [&](int type) -> std::optional<std::int32_t> {
+            const rtattr* attribute = find_attribute(first, bytes, type);
+            if (attribute == nullptr || RTA_PAYLOAD(attribute) != sizeof(std::int32_t)) return std::nullopt;
+            std::int32_t value = 0;
+            std::memcpy(&value, RTA_DATA(attribute), sizeof value);
+            return value;
+        };
+        const auto peer = number(IFLA_LINK_NETNSID);
+        if (info->ifi_index == static_cast<int>(ifindex)) {
+            out.emplace();
+            if (const rtattr* name = find_attribute(first, bytes, IFLA_IFNAME))
+                out->interface = text_of(name);
+            if (peer) out->namespaces.push_back(*peer);
+        } else if (peer && number(IFLA_MASTER) == static_cast<std::int32_t>(ifindex)) {
+            of_ports.push_back(*peer);
+        }
+    });
+    if (failed != 0) return std::nullopt;
+    if (out) out->namespaces.insert(out->namespaces.end(), of_ports.begin(), of_ports.end());
+    return out;
+}
+
+std::optional<std::int32_t> NamespaceNumbers::of_process(std::uint32_t pid) {
+    struct {
+        nlmsghdr header;
+        rtgenmsg body;
+        alignas(NLMSG_ALIGNTO) rtattr attribute;
+        std::uint32_t pid;
+    } request{};
+    request.header.nlmsg_len = sizeof request;
+    request.header.nlmsg_type = RTM_GETNSID;
+    request.header.nlmsg_flags = NLM_F_REQUEST;
+    request.body.rtgen_family = AF_UNSPEC;
+    request.attribute.rta_type = NETNSA_PID;
+    request.attribute.rta_len = RTA_LENGTH(sizeof request.pid);
+    request.pid = pid;
+    if (::send(fd_.get(), &request, sizeof request, 0) != static_cast<ssize_t>(sizeof request))
+        return std::nullopt;
+    std::optional<std::int32_t> out;
+    // One message, the answer or an error: not a list that ends by itself.
+    (void)receive(fd_.get(), 0, [&](const nlmsghdr& message) {
+        if (message.nlmsg_type != RTM_NEWNSID) return;
+        const auto* first = reinterpret_cast<const rtattr*>(static_cast<const char*>(NLMSG_DATA(&message)) +
+                                                            NLMSG_ALIGN(sizeof(rtgenmsg)));
+        const auto bytes = static_cast<int>(message.nlmsg_len - NLMSG_LENGTH(NLMSG_ALIGN(sizeof(rtgenmsg))));
+        const rtattr* attribute = find_attribute(first, bytes, NETNSA_NSID);
+        std::int32_t number = NETNSA_NSID_NOT_ASSIGNED;
+        if (attribute != nullptr && RTA_PAYLOAD(attribute) == sizeof number)
+            std::memcpy(&number, RTA_DATA(attribute), sizeof number);
+        if (number != NETNSA_NSID_NOT_ASSIGNED) out = number;
+    });
+    return out;
 }
 
 int clsact_filters(std::uint32_t ifindex) {

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,23 @@ public:
     };
     // What has arrived; does not wait.
     [[nodiscard]] std::expected<News, OsError> read();
+
+private:
+    UniqueFd fd_;
+};
+
+// Numbers by which this network namespace calls others (ip netns list-id).
+class NamespaceNumbers {
+public:
+    struct Peers {
+        std::string interface;                 // its name
+        std::vector<std::int32_t> namespaces;  // at the other ends: of a veth pair, or of a bridge's ports
+    };
+    [[nodiscard]] static std::expected<NamespaceNumbers, OsError> open();
+    // Nothing: there is no such interface.
+    [[nodiscard]] std::optional<Peers> peers_of(std::uint32_t ifindex);
+    // Nothing: there is no such process, or its namespace has no number here (no link leads to it).
+    [[nodiscard]] std::optional<std::int32_t> of_process(std::uint32_t pid);
 
 private:
     UniqueFd fd_;

@@ -151,4 +151,17 @@ CgroupNames names_of_cgroup(std::string_view path) {
     return names;
 }
 
+std::string common_cgroup(std::string_view a, std::string_view b) {
+    std::size_t whole = 0;  // up to here both are equal, and a name ends
+    const std::size_t shorter = std::min(a.size(), b.size());
+    std::size_t at = 0;
+    while (at < shorter && a[at] == b[at]) {
+        if (a[at] == '/') whole = at;
+        ++at;
+    }
+    const auto ends = [&](std::string_view path) { return at == path.size() || path[at] == '/'; };
+    if (ends(a) && ends(b)) whole = at;
+    return std::string(a.substr(0, whole));
+}
+
 }  // namespace egresswatch::capture

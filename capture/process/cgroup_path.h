@@ -24,5 +24,7 @@ struct CgroupNames {
 };
 
 [[nodiscard]] CgroupNames names_of_cgroup(std::string_view path);
+// The deepest control group that holds both; empty: the root.
+[[nodiscard]] std::string common_cgroup(std::string_view a, std::string_view b);
 
 }  // namespace egresswatch::capture

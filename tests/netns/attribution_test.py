@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from case import SiteCase, main
@@ -49,7 +50,13 @@ rules:
     level: medium
     when: {{region: outside, executable: unknown}}
     window: {{sum: bytes_out, over: 10m, by: [remote], at_least: 500 B}}
+  - id: from-a-container
+    title: Out of that container
+    level: medium
+    when: {{region: outside, sender: routed, container: {container}}}
+    window: {{sum: bytes_out, over: 10m, by: [remote], at_least: 500 B}}
 """
+CONTAINER = "ab" * 32
 
 
 def sha256(path):
@@ -57,11 +64,20 @@ def sha256(path):
 
 
 class SenderCase(SiteCase):
+    def make_group(self, path):
+        root = Path(next(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()
+                         if " - cgroup2 " in line))
+        group = root / path
+        group.mkdir(parents=True)
+        for place in [p for p in (*reversed(group.parents), group) if root in p.parents]:  # the last one goes first
+            self.addCleanup(lambda place=place: place.exists() and not list(place.glob("*/")) and place.rmdir())
+        return group
+
     def setUp(self):
         super().setUp()
         self.tool = self.site.dir / "nightly-copy"
         shutil.copy(os.path.realpath(PYTHON), self.tool)
-        self.revision = POLICY.format(tool=self.tool, sha256=sha256(self.tool))
+        self.revision = POLICY.format(tool=self.tool, sha256=sha256(self.tool), container=CONTAINER)
         (self.site.policy_dir / "10-dublin.yaml").write_text(self.revision)
         wait_for("the policy", 10, lambda: self.site.status()["policy"]["revision"] == 2)
 
@@ -191,18 +207,13 @@ class Ways(SenderCase):
 
     def groups(self):
         """Units and containers are read from the control group."""
-        root = Path(next(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()
-                         if " - cgroup2 " in line))
-        container = "ab" * 32
+        container = CONTAINER
         pod = "0f5f2b4c_1e2d_4c3b_9a8f_001122334455"
         groups = {f"{CN}50": f"{self.site.prefix}.slice/nightly.service",
                   f"{CN}51": f"{self.site.prefix}.slice/docker-{container}.scope",
                   f"{CN}52": f"{self.site.prefix}.slice/kubepods-burstable-pod{pod}.slice/cri-containerd-{container}.scope"}
         for remote, path in groups.items():
-            group = root / path
-            group.mkdir(parents=True)
-            for place in [p for p in (*reversed(group.parents), group) if root in p.parents]:  # the last one goes first
-                self.addCleanup(lambda place=place: place.exists() and not list(place.glob("*/")) and place.rmdir())
+            group = self.make_group(path)
             process = self.start("plain", remote, SINK, "--wait", stdin=subprocess.PIPE)
             self.said(process, "ready")
             (group / "cgroup.procs").write_text(str(process.pid))
@@ -241,9 +252,52 @@ class Ways(SenderCase):
 
 class Nobody(SenderCase):
     def test_what_has_no_sender_says_why_and_what_is_older_is_found(self):
-        for check in (self.routed, self.older):
+        for check in (self.routed, self.routed_from_a_container, self.older):
             with self.subTest(check.__doc__):
                 check()
+
+    def guest_of(self, guest, group):
+        """A process that lives in the namespace, in the control group, until the test is over."""
+        process = subprocess.Popen(["nsenter", f"--net=/run/netns/{guest}", "--", "sleep", "300"])
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        (group / "cgroup.procs").write_text(str(process.pid))
+
+    def routed_from_a_container(self):
+        """Behind a veth pair, and behind a bridge with one port, lives a container: what all processes there share."""
+        site, guest = self.site, f"{self.site.prefix}-box"
+        whole = f"{site.prefix}.slice/docker-{CONTAINER}.scope"
+        outer, inner = self.make_group(whole), self.make_group(f"{whole}/worker")
+        run("ip", "netns", "add", guest)
+        self.addCleanup(run, "ip", "netns", "del", guest, check=False)
+
+        def inside(*words):
+            return run("nsenter", f"--net=/run/netns/{guest}", "--", *words)
+        for way, network in (("vbox", "87.32.2"), ("box0", "87.32.3")):
+            port = "pbox" if way == "box0" else way
+            site.run_in("host", "ip", "link", "add", port, "type", "veth", "peer", "name", f"in-{way}", "netns", guest)
+            if way == "box0":
+                site.run_in("host", "ip", "link", "add", way, "type", "bridge")
+                site.run_in("host", "ip", "link", "set", port, "master", way, "up")
+            site.run_in("host", "ip", "addr", "add", f"{network}.1/30", "dev", way)
+            site.run_in("host", "ip", "link", "set", way, "up")
+            inside("ip", "addr", "add", f"{network}.2/30", "dev", f"in-{way}")
+            inside("ip", "link", "set", f"in-{way}", "up")
+        site.run_in("host", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        self.guest_of(guest, inner)
+        self.guest_of(guest, inner)
+        for number, (way, network) in enumerate((("vbox", "87.32.2"), ("box0", "87.32.3"), ("vbox", "87.32.2"))):
+            if number == 2:  # the two no longer share the child group
+                self.guest_of(guest, outer)
+                time.sleep(10.5)  # PeerNamespaces::KEPT
+            remote = f"{CN}{61 + number}"
+            inside("ip", "route", "replace", "default", "via", f"{network}.1")
+            inside(PYTHON, SENDERS, "sendto", remote, str(UDP_SINK))
+            came = self.finding(remote, "from-a-container")["sender"]["came_by"]
+            self.assertEqual((came["interface"], came["container"], came["runtime"]), (way, CONTAINER, "docker"))
+            self.assertTrue(came["cgroup"].endswith(whole if number == 2 else f"{whole}/worker"), came)
+            alert = site.wait_alerts(0, lambda a, r=remote: a.remote == r and a.rule == "from-a-container")[0]
+            self.assertEqual(alert.get("container.id"), CONTAINER)
 
     def routed(self):
         """Routed traffic says where it came in."""
@@ -261,7 +315,9 @@ class Nobody(SenderCase):
                        check=True, stdout=subprocess.DEVNULL)
         record = self.finding(f"{CN}60")
         index = json.loads(site.run_in("host", "ip", "-j", "link", "show", "vguest").stdout)[0]["ifindex"]
-        self.assertEqual(record["sender"], {"known": "routed", "how": None, "changes": 0, "came_by_ifindex": index})
+        self.assertEqual(record["sender"], {
+            "known": "routed", "how": None, "changes": 0, "came_by_ifindex": index,
+            "came_by": dict(dict.fromkeys(("cgroup", "unit", "container", "runtime", "pod")), interface="vguest")})
         self.assertIsNone(record["process"])
         self.finding(f"{CN}60", "nobody")  # a rule that asks for what cannot be attributed
         self.assertEqual(self.counted()["routed"], 1028)

@@ -95,3 +95,16 @@ TEST_CASE("the unit is the first group that is no slice", "[capture][unit]") {
     CHECK(by_hand.unit.empty());
     CHECK(by_hand.inner_unit == "nightly.service");
 }
+
+using egresswatch::capture::common_cgroup;
+
+TEST_CASE("what control groups have in common ends where a name does", "[capture][cgroup]") {
+    CHECK(common_cgroup("/a.slice/docker-1.scope/x", "/a.slice/docker-1.scope/y/z") ==
+          "/a.slice/docker-1.scope");
+    CHECK(common_cgroup("/a.slice/docker-1.scope", "/a.slice/docker-1.scope/y") == "/a.slice/docker-1.scope");
+    CHECK(common_cgroup("/a.slice/docker-1.scope", "/a.slice/docker-12.scope") == "/a.slice");
+    CHECK(common_cgroup("/a.slice", "/a.slice") == "/a.slice");
+    CHECK(common_cgroup("/a.slice/x", "/b.slice/x") == "");
+    CHECK(common_cgroup("/", "/a") == "");
+    CHECK(common_cgroup("", "/a") == "");
+}
