@@ -49,8 +49,10 @@ const Origin* PeerNamespaces::behind(std::uint32_t ifindex) {
     const auto now = Clock::now();
     const auto found = known_.find(ifindex);
     // Many interfaces do not keep this thread busy: what was known of one stands meanwhile.
-    if (found != known_.end() && (now - found->second.asked < KEPT || now - last_ < BETWEEN))
-        return &found->second.origin;
+    if (found != known_.end()) {
+        const auto kept = found->second.deserted ? KEPT_EMPTY : std::chrono::milliseconds(KEPT);
+        if (now - found->second.asked < kept || now - last_ < BETWEEN) return &found->second.origin;
+    }
     last_ = now;
     auto numbers = NamespaceNumbers::open();
     if (!numbers) return found == known_.end() ? nullptr : &found->second.origin;
@@ -61,8 +63,9 @@ const Origin* PeerNamespaces::behind(std::uint32_t ifindex) {
     known.asked = now;
     known.origin = {};
     known.origin.interface = peers->interface;
-    if (!peers->namespaces.empty())
-        if (const auto cgroup = shared_cgroup(*numbers, peers->namespaces)) known.origin.cgroup = *cgroup;
+    const auto cgroup = peers->namespaces.empty() ? std::nullopt : shared_cgroup(*numbers, peers->namespaces);
+    known.deserted = !peers->namespaces.empty() && !cgroup;
+    if (cgroup) known.origin.cgroup = *cgroup;
     if (known.origin.cgroup == "/") known.origin.cgroup.clear();
     known.origin.names = names_of_cgroup(known.origin.cgroup);
     return &known.origin;

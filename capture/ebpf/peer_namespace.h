@@ -25,6 +25,8 @@ namespace egresswatch::capture {
 class PeerNamespaces {
 public:
     static constexpr std::chrono::seconds KEPT{10};
+    static constexpr std::chrono::milliseconds KEPT_EMPTY{
+        500};  // where nobody was found: who starts there comes soon
     static constexpr std::chrono::milliseconds BETWEEN{200};
     static constexpr std::size_t INTERFACES_MAX = 4096;
 
@@ -36,6 +38,7 @@ private:
     struct Known {
         Origin origin;
         Clock::time_point asked{};
+        bool deserted = false;  // there is a namespace, and nobody in it
     };
     std::unordered_map<std::uint32_t, Known> known_;
     Clock::time_point last_{};

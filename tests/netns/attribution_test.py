@@ -262,6 +262,8 @@ class Nobody(SenderCase):
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         (group / "cgroup.procs").write_text(str(process.pid))
+        wait_for("it to live there", 10, lambda: os.stat(f"/proc/{process.pid}/ns/net").st_ino ==
+                 os.stat(f"/run/netns/{guest}").st_ino)
 
     def routed_from_a_container(self):
         """Behind a veth pair, and behind a bridge with one port, lives a container: what all processes there share."""
@@ -292,7 +294,9 @@ class Nobody(SenderCase):
                 time.sleep(10.5)  # PeerNamespaces::KEPT
             remote = f"{CN}{61 + number}"
             inside("ip", "route", "replace", "default", "via", f"{network}.1")
-            inside(PYTHON, SENDERS, "sendto", remote, str(UDP_SINK))
+            # The sender lives there too, while it does.
+            run("sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', inner, "nsenter", f"--net=/run/netns/{guest}", "--",
+                PYTHON, SENDERS, "sendto", remote, str(UDP_SINK))
             came = self.finding(remote, "from-a-container")["sender"]["came_by"]
             self.assertEqual((came["interface"], came["container"], came["runtime"]), (way, CONTAINER, "docker"))
             self.assertTrue(came["cgroup"].endswith(whole if number == 2 else f"{whole}/worker"), came)
