@@ -199,11 +199,18 @@ class Ways(SenderCase):
         for length in (63, 64):
             copy = self.site.dir / ("n" * length)
             shutil.copy(os.path.realpath(PYTHON), copy)
-            remote = f"{CN}{length}"
-            self.start("plain", remote, SINK, program=copy).wait(10)
+            remote, read = f"{CN}{length}", self.site.status()["engine_details"]["hashes.files_read"]
+            process = self.start("older", remote, SINK, program=copy, stdin=subprocess.PIPE)
+            self.said(process, "ready")
+            # A path that was cut leads to no file: it is read while its process lives.
+            wait_for("the file to be read", 10,
+                     lambda read=read: self.site.status()["engine_details"]["hashes.files_read"] > read)
+            process.stdin.write("\n")
+            process.stdin.close()
+            self.assertEqual(process.wait(10), 0)
             found = self.finding(remote)["process"]
             whole = str(copy) if length == 63 else f"...{copy.parent}/{'n' * 63}..."
-            self.assertEqual((found["executable"], found["sha256"]), (whole, sha256(copy)))
+            self.assertEqual((found["executable"], found["sha256"]), (whole, sha256(copy)), found)
 
     def groups(self):
         """Units and containers are read from the control group."""
