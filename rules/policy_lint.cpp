@@ -294,6 +294,8 @@ std::string shared_by(const Rule& rule) {
 bool shadows(const Rule& above, const Rule& rule, bool comes_first) {
     if (above.level < rule.level || above.at_least > rule.at_least || (above.test && !rule.test))
         return false;
+    // What keeps quiet for longer, or for more groups at once, may leave to the other what it says.
+    if (above.suppress_for > rule.suppress_for || above.suppress_by != rule.suppress_by) return false;
     if (!covers(above.when, rule.when)) return false;
     // Of two that are alike the first stays; where all is equal warn_equal_rules() says so.
     if (above.at_least < rule.at_least || !covers(rule.when, above.when)) return true;
