@@ -3,7 +3,6 @@
 #include "rules/contacts.h"
 
 #include <algorithm>
-#include <limits>
 
 namespace egresswatch::rules {
 
@@ -20,21 +19,20 @@ Periods::Periods(std::chrono::milliseconds gap, std::size_t groups_max, GroupHas
     : gap_(gap), hash_(hash), groups_(groups_max, budget) {}
 
 std::optional<Periods::Found> Periods::add(const GroupKey& key, std::uint64_t hash, Timestamp at) {
-    const auto number = groups_.find_or_make(key, hash);
-    Group& group = groups_.at(number).payload;
-    const bool first = groups_.at(number).activity == std::numeric_limits<std::int64_t>::min();
+    auto& slot = groups_.find_or_make(key, hash);
+    Group& group = slot.payload;
+    const bool first = slot.is_new();
     const std::chrono::nanoseconds since = first ? std::chrono::nanoseconds{} : at - group.last;
     if (since < std::chrono::nanoseconds(0)) return std::nullopt;  // late: it belongs to a contact before
     group.last = at;
-    groups_.touch(number, std::chrono::floor<std::chrono::seconds>(at).time_since_epoch().count());
-    groups_.make_room(number);
+    groups_.touch(slot, std::chrono::floor<std::chrono::seconds>(at).time_since_epoch().count());
+    groups_.make_room(slot);
     if (first || since < gap_) return std::nullopt;
-    Group& kept = groups_.at(number).payload;
     const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
-    kept.ms[kept.next] = static_cast<std::uint32_t>(std::min<std::int64_t>(ms, 0xffffffff));
-    kept.next = (kept.next + 1) % intervals_max;
-    kept.count = std::min<std::uint32_t>(kept.count + 1, intervals_max);
-    return statistic(kept);
+    group.ms[group.next] = static_cast<std::uint32_t>(std::min<std::int64_t>(ms, 0xffffffff));
+    group.next = (group.next + 1) % intervals_max;
+    group.count = std::min<std::uint32_t>(group.count + 1, intervals_max);
+    return statistic(group);
 }
 
 Periods::Found Periods::statistic(const Group& group) {
@@ -48,14 +46,13 @@ Periods::Found Periods::statistic(const Group& group) {
 }
 
 std::optional<Periods::Found> Periods::find(const GroupKey& key) const {
-    const auto found = groups_.find(key, hash_(key));
-    if (found == GroupStore<Group>::none || groups_.at(found).payload.count == 0) return std::nullopt;
-    return statistic(groups_.at(found).payload);
+    const auto* found = groups_.find(key, hash_(key));
+    if (found == nullptr || found->payload.count == 0) return std::nullopt;
+    return statistic(found->payload);
 }
 
 void Periods::clear(const GroupKey& key) {
-    if (const auto found = groups_.find(key, hash_(key)); found != GroupStore<Group>::none)
-        groups_.erase(found);
+    if (auto* found = groups_.find(key, hash_(key)); found != nullptr) groups_.erase(*found);
 }
 
 void Periods::drop_silent(Timestamp end, std::chrono::seconds silent, std::size_t steps) {
@@ -78,15 +75,14 @@ void Periods::restore(StateReader& in) {
     const std::uint64_t groups = in.count(sizeof(GroupKey));
     for (std::uint64_t i = 0; i < groups && in.ok(); ++i) {
         const auto key = in.get<GroupKey>();
-        const auto number = groups_.find_or_make(key, hash_(key));
-        Group& group = groups_.at(number).payload;
+        auto& slot = groups_.find_or_make(key, hash_(key));
+        Group& group = slot.payload;
         group.last = in.get<Timestamp>();
         group.next = in.get<std::uint32_t>() % intervals_max;
         group.count = std::min<std::uint32_t>(in.get<std::uint32_t>(), intervals_max);
         for (std::size_t at = 0; at < group.count; ++at) group.ms[at] = in.get<std::uint32_t>();
-        groups_.touch(number,
-                      std::chrono::floor<std::chrono::seconds>(group.last).time_since_epoch().count());
-        groups_.make_room(number);
+        groups_.touch(slot, std::chrono::floor<std::chrono::seconds>(group.last).time_since_epoch().count());
+        groups_.make_room(slot);
     }
 }
 
@@ -98,26 +94,24 @@ std::int64_t LastSeen::activity_of(Timestamp at) noexcept {
 }
 
 std::optional<Timestamp> LastSeen::see(const GroupKey& key, std::uint64_t hash, Timestamp at) {
-    const auto known = groups_.find(key, hash);
-    const auto number = known != GroupStore<Group>::none ? known : groups_.find_or_make(key, hash);
-    Group& group = groups_.at(number).payload;
-    const Timestamp before = group.last;
-    group.last = known == GroupStore<Group>::none ? at : std::max(before, at);
-    groups_.touch(number, activity_of(at));
-    groups_.make_room(number);
-    if (known == GroupStore<Group>::none) return std::nullopt;
+    auto& slot = groups_.find_or_make(key, hash);
+    const bool first = slot.is_new();
+    const Timestamp before = slot.payload.last;
+    slot.payload.last = first ? at : std::max(before, at);
+    groups_.touch(slot, activity_of(at));
+    groups_.make_room(slot);
+    if (first) return std::nullopt;
     return before;
 }
 
 std::optional<Timestamp> LastSeen::find(const GroupKey& key) const {
-    const auto found = groups_.find(key, hash_(key));
-    if (found == GroupStore<Group>::none) return std::nullopt;
-    return groups_.at(found).payload.last;
+    const auto* found = groups_.find(key, hash_(key));
+    if (found == nullptr) return std::nullopt;
+    return found->payload.last;
 }
 
 void LastSeen::erase(const GroupKey& key) {
-    if (const auto found = groups_.find(key, hash_(key)); found != GroupStore<Group>::none)
-        groups_.erase(found);
+    if (auto* found = groups_.find(key, hash_(key)); found != nullptr) groups_.erase(*found);
 }
 
 void LastSeen::drop_before(Timestamp when, std::size_t steps) {

@@ -32,6 +32,7 @@ public:
     // Something when this activity is a contact that ends an interval.
     std::optional<Found> add(const GroupKey& key, std::uint64_t hash, Timestamp at);
     void prefetch(std::uint64_t hash) const noexcept { groups_.prefetch(hash); }
+    void prefetch_slot(std::uint64_t hash) const noexcept { groups_.prefetch_slot(hash); }
     [[nodiscard]] std::optional<Found> find(const GroupKey& key) const;  // what add() found last
     void clear(const GroupKey& key);
     // Those that have been silent for longer than `silent`.
@@ -64,6 +65,7 @@ public:
     // The time before, if there was one that is not forgotten.
     std::optional<Timestamp> see(const GroupKey& key, std::uint64_t hash, Timestamp at);
     void prefetch(std::uint64_t hash) const noexcept { groups_.prefetch(hash); }
+    void prefetch_slot(std::uint64_t hash) const noexcept { groups_.prefetch_slot(hash); }
     [[nodiscard]] std::optional<Timestamp> find(const GroupKey& key) const;
     void erase(const GroupKey& key);
     void drop_before(Timestamp when, std::size_t steps);

@@ -16,20 +16,6 @@ namespace {
 
 constexpr std::size_t drop_steps = 64;  // groups looked at in one call: bounds the pause
 
-bool sends(const FlowUpdate& update) {
-    return update.delta.bytes_out != 0 || update.delta.packets_out != 0;
-}
-
-// Rules of the same `by` share a group's key and hash: the number of the first rule that has it.
-std::vector<std::uint32_t> keys_of(const Policy& policy, std::size_t& count) {
-    std::map<std::vector<Field>, std::uint32_t> known;
-    std::vector<std::uint32_t> out;
-    for (const Rule& rule : policy.rules)
-        out.push_back(known.emplace(rule.by, static_cast<std::uint32_t>(known.size())).first->second);
-    count = known.size();
-    return out;
-}
-
 bool names_in(const Condition& condition) {
     const auto of_names = [](const Predicate& predicate) {
         return field_info(predicate.field).source == Source::names ||
@@ -101,14 +87,8 @@ void Evaluator::State::install(std::shared_ptr<const Policy> next) {
     allows->install(policy.get(), *next);
     policy = std::move(next);
     plan = Plan(*policy, around.site);
-    key_of_rule = keys_of(*policy, key_count);
-    keys.assign(key_count, {});
     counts_inbound = std::ranges::any_of(policy->rules, &Rule::counts_inbound);
-    groups_always.clear();
-    for (const Rule& rule : policy->rules)
-        groups_always.push_back(rule.by.empty() || std::ranges::any_of(rule.by, [](Field field) {
-                                    return field_info(field).source == Source::given;
-                                }));
+    make_briefs();
     sequences.assign(policy->rules.size(), {});
     for (std::uint32_t i = 0; i < policy->rules.size(); ++i) {
         const Rule& rule = policy->rules[i];
@@ -121,17 +101,53 @@ void Evaluator::State::install(std::shared_ptr<const Policy> next) {
     around.clock = SiteClock::of_zone(site == nullptr ? std::string_view() : site->timezone);
 }
 
-const Evaluator::State::KeyAndHash& Evaluator::State::key(std::uint32_t rule, const Subject& flow) {
-    KeyAndHash& out = keys[key_of_rule[rule]];
-    if (out.update == counters.updates) return out;
-    out.update = counters.updates;
-    out.key = group_key(policy->rules[rule].by, flow, hash);
-    out.hash = hash(out.key);
-    return out;
+void Evaluator::State::make_briefs() {
+    const auto is_given = [](Field field) { return field_info(field).source == Source::given; };
+    // Rules of the same `by` share a group's key and hash.
+    std::map<std::vector<Field>, std::uint32_t> keys;
+    briefs.clear();
+    for (std::size_t i = 0; i < rules.size(); ++i) {
+        const Rule& rule = policy->rules[i];
+        const std::uint32_t key =
+            keys.emplace(rule.by, static_cast<std::uint32_t>(keys.size())).first->second;
+        briefs.push_back(
+            {rules[i].get(), &rule, key, rules[i]->group_by.is_known_ahead(),
+             rule.exceptions.empty() && (rule.by.empty() || std::ranges::any_of(rule.by, is_given)),
+             rule.counts_inbound, rule.counts_names});
+    }
+    for (Prepared& one : prepared) {
+        one.keys.assign(keys.size(), {});
+        one.left.reserve(rules.size());
+    }
 }
 
-bool Evaluator::State::counts(const Plan::Candidate& candidate, const Subject& flow) const {
-    if ((flow.bits & ~candidate.residue.bits) != 0) return false;
+void Evaluator::State::prepare_counted(Prepared& out) {
+    const FlowUpdate& update = *out.update;
+    const ClassInfo& info = *out.info;
+    const Plan::OfClass& of_class = plan.of_class(update.key.class_id, info);
+    if (of_class.idle) return;
+    out.of_class = &of_class;
+    out.number = ++prepared_count;
+    out.bits = flow_bits(update);
+    out.left.clear();
+    for (const Plan::Candidate& candidate : of_class.rules.any) {
+        // Whether an entry allows it is found out at its turn.
+        if ((out.bits & ~(candidate.residue.bits | allowed_bits)) != 0) continue;
+        const Brief& rule = briefs[candidate.index];
+        if ((!out.outbound && !rule.counts_inbound) || rule.counts_names) continue;
+        out.left.push_back(candidate);
+        if (!rule.key_ahead) continue;
+        KeyAndHash& group = out.keys[rule.key];
+        if (group.made_for != out.number) {
+            group.made_for = out.number;
+            group.key = rule.state->group_by.key_ahead(update, info);
+            group.hash = hash(group.key);
+        }
+        rule.state->prefetch(group.hash);
+    }
+}
+
+bool Evaluator::State::counts_rest(const Plan::Candidate& candidate, const Subject& flow) const {
     const std::uint32_t index = candidate.index;
     const Rule& rule = policy->rules[index];
     if (!candidate.residue.decided) {
@@ -139,7 +155,7 @@ bool Evaluator::State::counts(const Plan::Candidate& candidate, const Subject& f
                                                              : match(rule.when, flow, Purpose::rule);
         if (matched != Truth::yes) return false;
     }
-    if (!groups_always[index] && !can_group(rule.by, flow)) return false;
+    if (!can_group(rule.by, flow)) return false;
     return std::ranges::none_of(rule.exceptions, [&](const RuleException& exception) {
         return flow.at < exception.expires.at && match(exception.match, flow, Purpose::allow) == Truth::yes;
     });
@@ -159,30 +175,33 @@ FlowUpdate Evaluator::State::since_saved(const FlowUpdate& update) const {
     return out;
 }
 
-void Evaluator::State::count(std::uint32_t index, const Subject& flow, int entry, std::uint64_t& missing,
-                             std::vector<Finding>& out) {
-    const Rule& rule = policy->rules[index];
-    RuleState& state = *rules[index];
-    const KeyAndHash& group = key(index, flow);
-    auto outcome = state.count(rule, flow, group.key, group.hash, reached);
+// In line: for every rule that counts an update.
+[[gnu::always_inline]] inline void Evaluator::State::count(std::uint32_t index, Prepared& told,
+                                                           const Subject& flow, int entry,
+                                                           std::uint64_t& missing,
+                                                           std::vector<Finding>& out) {
+    const Brief& rule = briefs[index];
+    RuleState& state = *rule.state;
+    const KeyAndHash& group = key(rule, told, flow);
+    const auto outcome = state.count(*rule.rule, flow, group.key, group.hash, reached, hit);
     counters.late += outcome.late ? 1 : 0;
-    if (outcome.hit)
-        crossed(index, group.key, std::move(*outcome.hit), flow, entry, out);
+    if (outcome.crossed)
+        crossed(index, group.key, flow, entry, out);
     else if (outcome.missing < missing &&
              (state.suppressions.empty() ||
-              !state.suppressions.active(group_key(rule.suppress_by, flow, hash), reached)))
+              !state.suppressions.active(state.quiet_by.key(flow, hash), reached)))
         missing = outcome.missing;
 }
 
-void Evaluator::State::crossed(std::uint32_t index, const GroupKey& group, Hit hit, const Subject& flow,
-                               int entry, std::vector<Finding>& out) {
+void Evaluator::State::crossed(std::uint32_t index, const GroupKey& group, const Subject& flow, int entry,
+                               std::vector<Finding>& out) {
     rules[index]->clear(group);
     report(index, std::move(hit), flow, entry, out);
     for (const std::uint32_t sequence : sequences[index]) {
         const Rule& both = policy->rules[sequence];
         if (!can_group(both.by, flow)) continue;
         LastSeen& firsts = *rules[sequence]->firsts;
-        const GroupKey joint = group_key(both.by, flow, hash);
+        const GroupKey joint = rules[sequence]->group_by.key(flow, hash);
         if (both.then == index) {
             const auto first = firsts.find(joint);
             if (first && flow.at >= *first && flow.at - *first <= both.over) {
@@ -196,11 +215,11 @@ void Evaluator::State::crossed(std::uint32_t index, const GroupKey& group, Hit h
     }
 }
 
-void Evaluator::State::report(std::uint32_t index, Hit hit, const Subject& flow, int entry,
+void Evaluator::State::report(std::uint32_t index, Hit what, const Subject& flow, int entry,
                               std::vector<Finding>& out) {
     const Rule& rule = policy->rules[index];
     RuleState& state = *rules[index];
-    const GroupKey quiet = group_key(rule.suppress_by, flow, hash);
+    const GroupKey quiet = state.quiet_by.key(flow, hash);
     if (state.suppressions.repeat(quiet, flow.at)) {
         ++state.suppressed;
         ++counters.suppressed;
@@ -218,13 +237,13 @@ void Evaluator::State::report(std::uint32_t index, Hit hit, const Subject& flow,
     finding.test = rule.test;
     finding.group = group_fields(rule.by, flow);
     finding.measure = rule.measure_text;
-    finding.value = hit.value;
-    finding.threshold = hit.threshold;
+    finding.value = what.value;
+    finding.threshold = what.threshold;
     finding.window = rule.over;
-    finding.window_start = hit.start;
+    finding.window_start = what.start;
     finding.window_end = reached;
-    finding.flows_in_window = hit.flows;
-    finding.details = std::move(hit.details);
+    finding.flows_in_window = what.flows;
+    finding.details = std::move(what.details);
     finding.suppressed = state.suppressions.start(quiet, flow.at + rule.suppress_for);
     describe(finding, flow, entry);
     out.push_back(std::move(finding));
@@ -256,36 +275,63 @@ const std::shared_ptr<const Policy>& Evaluator::policy() const noexcept {
     return state_->policy;
 }
 
-std::uint64_t Evaluator::evaluate(const FlowUpdate& told, const ClassInfo& info, Timestamp now,
+std::uint64_t Evaluator::State::take_turn(Prepared& told, const FlowFacts& facts, std::vector<Finding>& out) {
+    if (!restored_at) return count_all(told, *told.update, facts, out);
+    return count_all(told, since_saved(*told.update), facts, out);
+}
+
+std::uint64_t Evaluator::State::count_all(Prepared& told, const FlowUpdate& update, const FlowFacts& facts,
+                                          std::vector<Finding>& out) {
+    const Plan::OfClass& of_class = *told.of_class;
+    Subject flow = subject(update, *told.info, std::min(sane(update.last_seen), reached), facts, told.bits);
+    const int entry = told.outbound ? cover(of_class, flow, out) : covering_entry(of_class, flow);
+    flow.set_allowed(entry >= 0);
+    const auto candidates = plan.rules(of_class, told.left, flow, some_rules);
+    std::uint64_t missing = until_ceiling(entry);
+    if (candidates.empty() && of_class.rules.any.empty()) return missing;
+    counters.ahead += update.last_seen > reached ? 1 : 0;
+    const bool is_prepared = candidates.data() == told.left.data();
+    // First all that count it, so that the groups of the others are on their way from memory meanwhile.
+    counting.clear();
+    for (const Plan::Candidate& candidate : candidates) {
+        const Brief& rule = briefs[candidate.index];
+        if ((!told.outbound && !rule.counts_inbound) || rule.counts_names || !counts(candidate, flow))
+            continue;
+        counting.push_back(candidate.index);
+        if (!is_prepared || !rule.key_ahead) rule.state->prefetch(key(rule, told, flow).hash);
+    }
+    for (const std::uint32_t index : counting) count(index, told, flow, entry, missing, out);
+    return missing;
+}
+
+std::uint64_t Evaluator::evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
                                   std::vector<Finding>& out, const FlowFacts& facts) {
     State& state = *state_;
     ++state.counters.updates;
     state.reached = std::max(state.reached, sane(now));
-    const bool outbound = sends(told);
-    if (!outbound && !state.counts_inbound) return never;
-    const Plan::OfClass& of_class = state.plan.of_class(told.key.class_id, info);
-    if (of_class.idle) return never;
-    std::optional<FlowUpdate> since;
-    if (state.restored_at) since = state.since_saved(told);
-    const FlowUpdate& update = since ? *since : told;
-    Subject flow = state.subject(update, info, std::min(sane(update.last_seen), state.reached), facts);
-    const int entry = outbound ? state.cover(of_class, flow, out) : state.covering_entry(of_class, flow);
-    flow.set_allowed(entry >= 0);
-    const auto candidates = state.plan.rules(of_class, flow, state.some_rules);
-    if (candidates.empty()) return state.until_ceiling(entry);
-    state.counters.ahead += update.last_seen > state.reached ? 1 : 0;
-    std::uint64_t missing = state.until_ceiling(entry);
-    // First all that count it, so that the groups of the others are on their way from memory meanwhile.
-    state.counting.clear();
-    for (const Plan::Candidate& candidate : candidates) {
-        const Rule& rule = state.policy->rules[candidate.index];
-        if ((!outbound && !rule.counts_inbound) || rule.counts_names || !state.counts(candidate, flow))
-            continue;
-        state.counting.push_back(candidate.index);
-        state.rules[candidate.index]->prefetch(state.key(candidate.index, flow).hash);
+    State::Prepared& told = state.prepared.front();
+    state.prepare(told, update, info);
+    return told.of_class == nullptr ? never : state.take_turn(told, facts, out);
+}
+
+void Evaluator::evaluate(std::span<const FlowUpdate> updates, Timestamp now, std::vector<Finding>& out,
+                         BatchHandler& handler) {
+    State& state = *state_;
+    state.reached = std::max(state.reached, sane(now));
+    for (std::span<const FlowUpdate> left = updates; !left.empty();) {
+        const auto some = left.first(std::min(left.size(), State::together));
+        left = left.subspan(some.size());
+        for (std::size_t i = 0; i < some.size(); ++i)
+            state.prepare(state.prepared[i], some[i], handler.info_of(some[i]));
+        for (std::size_t i = 0; i < some.size(); ++i) state.prefetch_slots(state.prepared[i]);
+        for (std::size_t i = 0; i < some.size(); ++i) {
+            State::Prepared& told = state.prepared[i];
+            ++state.counters.updates;
+            const std::uint64_t missing =
+                told.of_class == nullptr ? never : state.take_turn(told, handler.facts_of(some[i]), out);
+            handler.evaluated(some[i], *told.info, missing);
+        }
     }
-    for (const std::uint32_t index : state.counting) state.count(index, flow, entry, missing, out);
-    return missing;
 }
 
 void Evaluator::observe(const NameObservation& seen, const ClassInfo& info, Timestamp now,
@@ -301,11 +347,12 @@ void Evaluator::observe(const NameObservation& seen, const ClassInfo& info, Time
     const int entry = state.covering_entry(of_class, flow);
     flow.set_allowed(entry >= 0);
     std::uint64_t missing = never;
-    for (const Plan::Candidate& candidate : state.plan.rules(of_class, flow, state.some_rules)) {
-        const Rule& rule = state.policy->rules[candidate.index];
-        if (rule.counts_names && state.counts(candidate, flow))
-            state.count(candidate.index, flow, entry, missing, out);
-    }
+    State::Prepared& told = state.prepared.front();
+    told.number = ++state.prepared_count;
+    for (const Plan::Candidate& candidate :
+         state.plan.rules(of_class, of_class.rules.any, flow, state.some_rules))
+        if (state.briefs[candidate.index].counts_names && state.counts(candidate, flow))
+            state.count(candidate.index, told, flow, entry, missing, out);
 }
 
 void Evaluator::advance(Timestamp now, std::vector<Finding>& out) {

@@ -88,6 +88,19 @@ struct EvaluatorCounters {
     std::size_t cells = 0;    // now, buckets in use
 };
 
+// Whoever has a batch of updates evaluated: asked about each, told what came of it, in their order. What it
+// does may ask the evaluator, and not change it.
+class BatchHandler {
+public:
+    virtual ~BatchHandler() = default;
+    // Before its turn, so for several before the first is told. It stays where it is.
+    [[nodiscard]] virtual const ClassInfo& info_of(const FlowUpdate& update) = 0;
+    // At its turn, where a rule or an entry can look at it; lives until evaluated().
+    [[nodiscard]] virtual const FlowFacts& facts_of(const FlowUpdate& update) = 0;
+    // `missing` as Evaluator::evaluate() answers it.
+    virtual void evaluated(const FlowUpdate& update, const ClassInfo& info, std::uint64_t missing) = 0;
+};
+
 class Evaluator {
 public:
     // The class of an address: the region table's lookup. Asked for the outer remote of tunnelled flows: an
@@ -119,6 +132,10 @@ public:
     // the next regular update.
     std::uint64_t evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
                            std::vector<Finding>& out, const FlowFacts& facts = {});
+    // One after the other, and nothing comes out that would not if each were evaluated alone; but while one
+    // is looked at, what the next ones touch is on its way from memory.
+    void evaluate(std::span<const FlowUpdate> updates, Timestamp now, std::vector<Finding>& out,
+                  BatchHandler& handler);
     // Names for the rules that count them. Whoever parses DNS calls it, once for each question.
     void observe(const NameObservation& seen, const ClassInfo& info, Timestamp now, std::vector<Finding>& out,
                  const FlowFacts& facts = {});

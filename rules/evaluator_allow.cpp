@@ -289,9 +289,9 @@ void Evaluator::State::explain_sequence(std::size_t index, const Subject& flow, 
     out.counts = true;
     out.group = group_fields(rule.by, flow);
     const Timestamp at = std::max(reached, flow.at);
-    const auto reported = rules[index]->firsts->find(group_key(rule.by, flow, hash));
+    const auto reported = rules[index]->firsts->find(rules[index]->group_by.key(flow, hash));
     out.value = reported && *reported <= at && at - *reported <= rule.over ? 1 : 0;
-    out.suppressed = rules[index]->suppressions.active(group_key(rule.suppress_by, flow, hash), at);
+    out.suppressed = rules[index]->suppressions.active(rules[index]->quiet_by.key(flow, hash), at);
 }
 
 RuleExplanation Evaluator::State::explain_rule(std::size_t index, const Subject& flow) const {
@@ -333,7 +333,7 @@ RuleExplanation Evaluator::State::explain_rule(std::size_t index, const Subject&
     out.counts = true;
     out.group = group_fields(rule.by, flow);
     const Timestamp at = std::max(reached, flow.at);
-    const GroupKey group = group_key(rule.by, flow, hash);
+    const GroupKey group = rules[index]->group_by.key(flow, hash);
     out.value = rule.kind == RuleKind::long_lived
                     ? static_cast<std::uint64_t>(std::max<std::int64_t>(
                           std::chrono::floor<std::chrono::seconds>(flow.flow.last_seen - flow.flow.first_seen)
@@ -341,7 +341,7 @@ RuleExplanation Evaluator::State::explain_rule(std::size_t index, const Subject&
                           0))
                     : rules[index]->value(rule, group, at);
     out.second = rules[index]->second_condition(rule, group, at);
-    out.suppressed = rules[index]->suppressions.active(group_key(rule.suppress_by, flow, hash), at);
+    out.suppressed = rules[index]->suppressions.active(rules[index]->quiet_by.key(flow, hash), at);
     return out;
 }
 

@@ -127,9 +127,9 @@ bool Evaluator::recall(const ReportedFinding& reported) {
     Subject subject = state_->subject(reported.flow, reported.info, sane(reported.at), known.facts);
     subject.name = known.name;
     RuleState& state = *state_->rules[static_cast<std::size_t>(rule - rules.begin())];
-    const GroupKey quiet = group_key(rule->suppress_by, subject, state_->hash);
+    const GroupKey quiet = state.quiet_by.key(subject, state_->hash);
     if (state.suppressions.active(quiet, subject.at)) return false;  // the saved state knows it
-    state.clear(group_key(rule->by, subject, state_->hash));
+    state.clear(state.group_by.key(subject, state_->hash));
     state.suppressions.start(quiet, subject.at + rule->suppress_for);
     return true;
 }

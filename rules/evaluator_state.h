@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -23,31 +24,90 @@ namespace egresswatch::rules {
 }
 
 struct Evaluator::State {
-    // Of one update: rules that group alike share it.
+    // Rules that group alike share it.
     struct KeyAndHash {
         GroupKey key;
         std::uint64_t hash = 0;
-        std::uint64_t update = 0;  // EvaluatorCounters::updates when it was made
+        std::uint64_t made_for = 0;  // Prepared::number
     };
+    // Of a rule: what every update asks, side by side.
+    struct Brief {
+        RuleState* state;
+        const Rule* rule;
+        std::uint32_t key;  // index into Prepared::keys
+        bool key_ahead;     // headers and class are all of its key
+        bool plain;         // every flow has a group, and none is excused
+        bool counts_inbound;
+        bool counts_names;
+    };
+    // An update before its turn: what nothing before it can change.
+    struct Prepared {
+        const FlowUpdate* update = nullptr;
+        const ClassInfo* info = nullptr;
+        const Plan::OfClass* of_class = nullptr;  // null: nothing looks at it
+        std::uint64_t number = 0;                 // of all that were prepared
+        bool outbound = false;
+        FlowBits bits = 0;                  // as long as no entry allows it
+        std::vector<Plan::Candidate> left;  // of the class, that may count it
+        std::vector<KeyAndHash> keys;
+    };
+    // So many updates are prepared before the first of them has its turn: what they touch is on its way from
+    // memory meanwhile.
+    static constexpr std::size_t together = 16;
 
     State(std::shared_ptr<const Policy> in_force, ClassOf look_up, Host host);
     void use_seed(std::uint64_t seed);  // of a saved state; forgets everything
 
     // evaluator.cpp
     void install(std::shared_ptr<const Policy> next);
+    void make_briefs();
     Subject subject(const FlowUpdate& flow, const ClassInfo& info, Timestamp at,
                     const FlowFacts& facts) const {
-        const PrefixIndex& index = policy->prefix_index();
-        return {flow, info, facts, at, index, index.empty() ? 0 : index.find(flow.remote()), around};
+        return subject(flow, info, at, facts, flow_bits(flow));
     }
-    const KeyAndHash& key(std::uint32_t rule, const Subject& flow);
-    bool counts(const Plan::Candidate& candidate, const Subject& flow) const;
+    Subject subject(const FlowUpdate& flow, const ClassInfo& info, Timestamp at, const FlowFacts& facts,
+                    FlowBits bits) const {
+        const PrefixIndex& index = policy->prefix_index();
+        return {flow, info, facts, at, index, index.empty() ? 0 : index.find(flow.remote()), around, bits};
+    }
+    void prepare(Prepared& out, const FlowUpdate& update, const ClassInfo& info) {
+        out.update = &update;
+        out.info = &info;
+        out.of_class = nullptr;
+        out.outbound = update.delta.bytes_out != 0 || update.delta.packets_out != 0;
+        if (out.outbound || counts_inbound) prepare_counted(out);
+    }
+    void prepare_counted(Prepared& out);
+    void prefetch_slots(const Prepared& update) const {
+        if (update.of_class == nullptr) return;
+        for (const Plan::Candidate& candidate : update.left) {
+            const Brief& rule = briefs[candidate.index];
+            if (rule.key_ahead) rule.state->prefetch_slot(update.keys[rule.key].hash);
+        }
+    }
+    std::uint64_t take_turn(Prepared& told, const FlowFacts& facts, std::vector<Finding>& out);
+    std::uint64_t count_all(Prepared& told, const FlowUpdate& update, const FlowFacts& facts,
+                            std::vector<Finding>& out);
+    const KeyAndHash& key(const Brief& rule, Prepared& told, const Subject& flow) const {
+        KeyAndHash& out = told.keys[rule.key];
+        if (out.made_for != told.number) {
+            out.made_for = told.number;
+            out.key = rule.state->group_by.key(flow, hash);
+            out.hash = hash(out.key);
+        }
+        return out;
+    }
+    bool counts(const Plan::Candidate& candidate, const Subject& flow) const {
+        if ((flow.bits & ~candidate.residue.bits) != 0) return false;
+        return (candidate.residue.decided && briefs[candidate.index].plain) || counts_rest(candidate, flow);
+    }
+    bool counts_rest(const Plan::Candidate& candidate, const Subject& flow) const;
     FlowUpdate since_saved(const FlowUpdate& update) const;
-    void count(std::uint32_t index, const Subject& flow, int entry, std::uint64_t& missing,
+    void count(std::uint32_t index, Prepared& told, const Subject& flow, int entry, std::uint64_t& missing,
                std::vector<Finding>& out);
-    void crossed(std::uint32_t index, const GroupKey& group, Hit hit, const Subject& flow, int entry,
+    void crossed(std::uint32_t index, const GroupKey& group, const Subject& flow, int entry,
                  std::vector<Finding>& out);
-    void report(std::uint32_t index, Hit hit, const Subject& flow, int entry, std::vector<Finding>& out);
+    void report(std::uint32_t index, Hit what, const Subject& flow, int entry, std::vector<Finding>& out);
     void describe(Finding& finding, const Subject& flow, int entry) const;
 
     // evaluator_allow.cpp
@@ -77,11 +137,11 @@ struct Evaluator::State {
     Plan plan;                                             // for this policy
     std::vector<Plan::Candidate> some_rules, some_allows;  // of an update; kept for their memory
     std::vector<std::uint32_t> counting;                   // rules that count it; likewise
-    std::vector<std::uint32_t> key_of_rule;                // index into `keys`
-    std::vector<KeyAndHash> keys;
-    std::size_t key_count = 0;
+    std::vector<Brief> briefs;                             // as policy->rules
+    std::array<Prepared, together> prepared;               // by turns
+    std::uint64_t prepared_count = 0;
+    Hit hit;                                            // of the group that count() found full
     std::vector<std::vector<std::uint32_t>> sequences;  // that a rule is a part of
-    std::vector<bool> groups_always;                    // that know a field of their group of every flow
     bool counts_inbound = false;                        // some rule counts what comes in
     Timestamp reached = Timestamp::min() + 4 * std::chrono::nanoseconds(limits::window_over_max);
     std::optional<Timestamp> restored_at;  // packet time of the state that was taken over

@@ -3,6 +3,7 @@
 #include "rules/group_key.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "classifier/sender.h"
@@ -16,17 +17,22 @@ namespace {
 
 constexpr std::uint8_t whole_address = 255;
 
-// 64x64 to 128 bit multiplication, folded.
-std::uint64_t fold(std::uint64_t a, std::uint64_t b) {
-    const unsigned __int128 product = static_cast<unsigned __int128>(a) * b;
-    return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+// An address without the bits behind remote_prefix: for every update of a flow, so in words.
+struct Words {
+    std::uint64_t first, second;
+};
+
+constexpr Words kept_bits(unsigned bits) {
+    std::array<std::uint8_t, 16> bytes{};
+    for (unsigned i = 0; i < bits / 8; ++i) bytes[i] = 0xff;
+    return std::bit_cast<Words>(bytes);
 }
 
-// Address::is_ipv4(), without a call: for every update of a flow.
-bool is_mapped(const Address& address) {
-    std::array<std::uint64_t, 2> words;
-    std::memcpy(words.data(), address.bytes.data(), sizeof words);
-    return words[0] == 0 && static_cast<std::uint32_t>(words[1]) == 0xffff0000;  // ::ffff:0:0
+constexpr bool is_mapped(const Words& address) {
+    constexpr auto start = std::bit_cast<Words>(
+        std::array<std::uint8_t, 16>{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0});
+    constexpr Words mask = kept_bits(96);
+    return address.first == 0 && (address.second & mask.second) == start.second;
 }
 
 Prefix network_of(const Address& remote) {
@@ -65,16 +71,6 @@ std::string_view text_of(Field field, const Subject& subject) {
 
 }  // namespace
 
-// Constants are the fraction of pi.
-std::size_t GroupHash::operator()(const GroupKey& key) const noexcept {
-    std::array<std::uint64_t, 5> words;
-    std::memcpy(words.data(), &key, sizeof key);
-    const std::uint64_t first =
-        fold(words[0] ^ seed ^ 0x243f6a8885a308d3ull, words[1] ^ 0x13198a2e03707344ull ^ (seed << 1 | 1));
-    const std::uint64_t second = fold(words[2] ^ first, words[3] ^ seed ^ 0xa4093822299f31d0ull);
-    return fold(second ^ words[4], seed ^ 0x082efa98ec4e6c89ull);
-}
-
 std::uint64_t GroupHash::of_text(std::string_view text) const noexcept {
     std::uint64_t out = seed ^ 0x452821e638d01377ull;
     while (!text.empty()) {
@@ -87,53 +83,72 @@ std::uint64_t GroupHash::of_text(std::string_view text) const noexcept {
     return out;
 }
 
-GroupKey group_key(std::span<const Field> by, const Subject& subject, GroupHash hash) {
-    GroupKey key;
-    const FlowUpdate& flow = subject.flow;
+KeyPlan::KeyPlan(std::span<const Field> by) {
     for (const Field field : by) {
         switch (field) {
             case Field::remote:
-                key.base = flow.remote();
-                key.length = whole_address;
+                parts_ |= remote;
                 break;
-            case Field::remote_prefix: {
-                if (key.length == whole_address) break;  // the address says it already
-                static_assert(limits::remote_prefix_length4 % 8 == 0 &&
-                              limits::remote_prefix_length6 % 8 == 0);
-                key.base = flow.remote();
-                const bool ipv4 = is_mapped(key.base);
-                key.length = ipv4 ? limits::remote_prefix_length4 : limits::remote_prefix_length6;
-                std::memset(key.base.bytes.data() + (ipv4 ? 12 : 0) + key.length / 8, 0,
-                            (ipv4 ? 4 : 16) - key.length / 8);
+            case Field::remote_prefix:
+                parts_ |= remote_prefix;
                 break;
-            }
-            case Field::country: {
-                const Country& country = subject.info.country;
-                if (country.size() == 2) key.country = {country[0], country[1]};
+            case Field::country:
+                parts_ |= country;
                 break;
-            }
             case Field::asn:
-                key.asn = subject.asn();
+                parts_ |= asn;
                 break;
             case Field::port:
-                key.port = flow.remote_port();
+                parts_ |= port;
                 break;
             case Field::local_port:
-                key.local_port = flow.local_port();
+                parts_ |= local_port;
                 break;
             case Field::l4_proto:
-                key.l4_proto = flow.key.l4_proto;
+                parts_ |= l4_proto;
                 break;
-            default: {
-                // Each text goes in with its field, so that equal texts of two fields are two groups.
-                const std::string uid = field == Field::uid ? field_text(field, subject) : std::string();
-                const std::string_view text = field == Field::uid ? uid : text_of(field, subject);
-                key.text =
-                    fold(key.text ^ hash.of_text(text), 0x9216d5d98979fb1bull + static_cast<unsigned>(field));
-            }
+            default:
+                parts_ |= text;
+                texts_.push_back(field);
         }
     }
+    if ((parts_ & remote) != 0) parts_ &= ~std::uint32_t{remote_prefix};  // the address says it already
+}
+
+GroupKey KeyPlan::key_ahead(const FlowUpdate& flow, const ClassInfo& info) const noexcept {
+    GroupKey key;
+    if ((parts_ & remote) != 0) {
+        std::memcpy(key.base.bytes.data(), flow.key.remote_addr, sizeof flow.key.remote_addr);
+        key.length = whole_address;
+    }
+    if ((parts_ & remote_prefix) != 0) {
+        static_assert(limits::remote_prefix_length4 % 8 == 0 && limits::remote_prefix_length6 % 8 == 0);
+        constexpr Words kept4 = kept_bits(96 + limits::remote_prefix_length4);
+        constexpr Words kept6 = kept_bits(limits::remote_prefix_length6);
+        Words words;
+        static_assert(sizeof words == sizeof flow.key.remote_addr);
+        std::memcpy(&words, flow.key.remote_addr, sizeof words);
+        const bool ipv4 = is_mapped(words);
+        words.first &= ipv4 ? kept4.first : kept6.first;
+        words.second &= ipv4 ? kept4.second : kept6.second;
+        std::memcpy(key.base.bytes.data(), &words, sizeof words);
+        key.length = ipv4 ? limits::remote_prefix_length4 : limits::remote_prefix_length6;
+    }
+    if ((parts_ & country) != 0 && info.country.size() == 2) key.country = {info.country[0], info.country[1]};
+    if ((parts_ & port) != 0) key.port = flow.remote_port();
+    if ((parts_ & local_port) != 0) key.local_port = flow.local_port();
+    if ((parts_ & l4_proto) != 0) key.l4_proto = flow.key.l4_proto;
     return key;
+}
+
+void KeyPlan::add_rest(GroupKey& key, const Subject& subject, GroupHash hash) const {
+    if ((parts_ & asn) != 0) key.asn = subject.asn();
+    for (const Field field : texts_) {
+        // Each text goes in with its field, so that equal texts of two fields are two groups.
+        const std::string uid = field == Field::uid ? field_text(field, subject) : std::string();
+        const std::string_view words = field == Field::uid ? uid : text_of(field, subject);
+        key.text = fold(key.text ^ hash.of_text(words), 0x9216d5d98979fb1bull + static_cast<unsigned>(field));
+    }
 }
 
 std::string field_text(Field field, const Subject& subject) {

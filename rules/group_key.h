@@ -7,6 +7,7 @@
 #include <cstring>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "classifier/address.h"
@@ -37,14 +38,58 @@ struct GroupKey {
 };
 static_assert(sizeof(GroupKey) == 40, "hashed as five words: no padding");
 
-// Keyed: remote addresses are chosen by the other side.
+// 64x64 to 128 bit multiplication, folded.
+[[nodiscard]] inline std::uint64_t fold(std::uint64_t a, std::uint64_t b) noexcept {
+    const unsigned __int128 product = static_cast<unsigned __int128>(a) * b;
+    return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+}
+
+// Keyed: remote addresses are chosen by the other side. Constants are the fraction of pi.
 struct GroupHash {
     std::uint64_t seed = 0;
-    [[nodiscard]] std::size_t operator()(const GroupKey& key) const noexcept;
+    [[nodiscard]] std::size_t operator()(const GroupKey& key) const noexcept {
+        std::array<std::uint64_t, 5> words;
+        std::memcpy(words.data(), &key, sizeof key);
+        const std::uint64_t first =
+            fold(words[0] ^ seed ^ 0x243f6a8885a308d3ull, words[1] ^ 0x13198a2e03707344ull ^ (seed << 1 | 1));
+        const std::uint64_t second = fold(words[2] ^ first, words[3] ^ seed ^ 0xa4093822299f31d0ull);
+        return fold(second ^ words[4], seed ^ 0x082efa98ec4e6c89ull);
+    }
     [[nodiscard]] std::uint64_t of_text(std::string_view text) const noexcept;
 };
 
-[[nodiscard]] GroupKey group_key(std::span<const Field> by, const Subject& subject, GroupHash hash);
+// `by`, read once: which parts of a key it wants.
+class KeyPlan {
+public:
+    KeyPlan() = default;
+    explicit KeyPlan(std::span<const Field> by);
+
+    [[nodiscard]] GroupKey key(const Subject& subject, GroupHash hash) const {
+        GroupKey out = key_ahead(subject.flow, subject.info);
+        if (!is_known_ahead()) add_rest(out, subject, hash);
+        return out;
+    }
+    // Whether headers and class are all of it.
+    [[nodiscard]] bool is_known_ahead() const noexcept { return (parts_ & (asn | text)) == 0; }
+    [[nodiscard]] GroupKey key_ahead(const FlowUpdate& flow, const ClassInfo& info) const noexcept;
+
+private:
+    enum Part : std::uint32_t {
+        remote = 1,
+        remote_prefix = 2,
+        country = 4,
+        asn = 8,
+        port = 16,
+        local_port = 32,
+        l4_proto = 64,
+        text = 128
+    };
+    void add_rest(GroupKey& key, const Subject& subject, GroupHash hash) const;
+
+    std::uint32_t parts_ = 0;
+    std::vector<Field> texts_;  // in their order
+};
+
 [[nodiscard]] std::vector<GroupField> group_fields(std::span<const Field> by, const Subject& subject);
 // Whether the subject knows at least one of the fields, as far as they need a source: a group of what nobody
 // can tell apart would be the whole host.

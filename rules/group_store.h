@@ -3,16 +3,16 @@
 //
 // One store for every kind of rule: a hash table over slots that lie in blocks, and a list of them by
 // activity. At a limit the group with the oldest activity goes, and is counted. No order of the table reaches
-// the outside. Slots are numbers; a payload stays where it is.
+// the outside. A slot stays where it is, and has a number.
 // Cost: one probe of the table and one slot of two cache lines, when cold; memory is taken a block at a time,
 // never per group, and none is given back and taken anew while a store grows.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "rules/group_key.h"
@@ -27,6 +27,13 @@ struct WindowBudget {
     std::size_t cells_max;
 };
 
+// GCC takes a function that only prefetches for one that does nothing, and leaves its calls out: the empty
+// statement tells it otherwise.
+inline void prefetch(const void* address) noexcept {
+    __builtin_prefetch(address, 1);
+    asm volatile("");
+}
+
 // Payload: default-constructible; cells() is what it holds of the budget.
 template <typename Payload>
 class GroupStore {
@@ -36,11 +43,14 @@ public:
 
     struct Slot {
         GroupKey key;
-        std::int64_t activity = std::numeric_limits<std::int64_t>::min();
+        std::int64_t activity = never_active;
         std::uint32_t tag = 0;
+        Number number = none;  // its own
         Number older = none;
         Number newer = none;
         Payload payload{};
+
+        [[nodiscard]] bool is_new() const noexcept { return activity == never_active; }
     };
 
     GroupStore(std::size_t groups_max, WindowBudget& budget) : groups_max_(groups_max), budget_(&budget) {}
@@ -52,78 +62,57 @@ public:
     GroupStore(const GroupStore&) = delete;
     GroupStore& operator=(const GroupStore&) = delete;
 
-    // Of a group that is about to be looked for.
+    // Of a group that is going to be looked for: first what says where it is, and when that has come, itself.
     void prefetch(std::uint64_t hash) const noexcept {
-        if (!table_.empty()) __builtin_prefetch(&table_[tag_of(hash) & mask()], 1);
+        if (!table_.empty()) rules::prefetch(&table_[tag_of(hash) & mask_]);
     }
-    [[nodiscard]] Number find(const GroupKey& key, std::uint64_t hash) const noexcept {
-        if (table_.empty()) return none;
+    void prefetch_slot(std::uint64_t hash) const noexcept {
+        if (table_.empty()) return;
         const std::uint32_t tag = tag_of(hash);
-        for (std::size_t place = tag & mask();; place = (place + 1) & mask()) {
-            const Entry& entry = table_[place];
-            if (entry.number == none) return none;
-            if (entry.tag == tag && at(entry.number).key == key) return entry.number;
-        }
+        for (std::size_t place = tag & mask_; table_[place].number != none; place = (place + 1) & mask_)
+            if (table_[place].tag == tag) return prefetch_lines(at(table_[place].number));
     }
-    Number find_or_make(const GroupKey& key, std::uint64_t hash) {
-        if (const Number known = find(key, hash); known != none) return known;
-        if (table_.empty() || 2 * (count_ + 1) > table_.size()) grow();
-        Number number = free_;
-        if (number != none) {
-            free_ = at(number).newer;
-        } else {
-            if (slots_ % block_slots == 0) blocks_.push_back(std::make_unique<Slot[]>(block_slots));
-            number = slots_++;
-        }
-        Slot& slot = at(number);
-        slot.key = key;
-        slot.tag = tag_of(hash);
-        slot.newer = none;
-        place(number);
-        link_newest(number);
-        ++count_;
-        ++budget_->groups;
-        return number;
+    [[nodiscard]] const Slot* find(const GroupKey& key, std::uint64_t hash) const noexcept {
+        return table_.empty() ? nullptr : slot_in(probe(key, tag_of(hash)));
     }
-    [[nodiscard]] Slot& at(Number number) noexcept {
-        return blocks_[number / block_slots][number % block_slots];
+    [[nodiscard]] Slot* find(const GroupKey& key, std::uint64_t hash) noexcept {
+        return const_cast<Slot*>(std::as_const(*this).find(key, hash));
     }
-    [[nodiscard]] const Slot& at(Number number) const noexcept {
-        return blocks_[number / block_slots][number % block_slots];
+    // Where there is no room for one more, the group with the oldest activity gives its slot.
+    Slot& find_or_make(const GroupKey& key, std::uint64_t hash) {
+        if (table_.empty()) [[unlikely]]
+            grow();
+        const std::uint32_t tag = tag_of(hash);
+        const std::size_t place = probe(key, tag);
+        const Number known = table_[place].number;
+        return known != none ? at(known) : make(key, tag, place);
     }
 
     // Activity goes up only; what was active at that moment already stays where it is in the order.
-    void touch(Number number, std::int64_t activity) {
-        if (activity <= at(number).activity) return;
-        at(number).activity = activity;
-        if (newest_ == number) return;
-        unlink(number);
-        link_newest(number);
+    void touch(Slot& slot, std::int64_t activity) {
+        if (activity <= slot.activity) return;
+        slot.activity = activity;
+        if (newest_ == slot.number) return;
+        unlink(slot);
+        link_newest(slot);
     }
-    void erase(Number number) {
-        unlink(number);
-        take_out(number);
-        Slot& slot = at(number);
-        budget_->cells -= slot.payload.cells();
-        slot.payload = Payload{};
-        slot.activity = std::numeric_limits<std::int64_t>::min();
+    void erase(Slot& slot) {
+        empty(slot);
         slot.newer = free_;
-        free_ = number;
+        free_ = slot.number;
         --count_;
         --budget_->groups;
     }
     // A rule never evicts the group that it is adding to: each has at least one, whatever the others hold.
-    void make_room(Number keep) {
-        while (oldest_ != keep && (count_ > groups_max_ || budget_->groups > budget_->groups_max ||
-                                   budget_->cells > budget_->cells_max)) {
-            erase(oldest_);
-            ++evicted_;
-            prefetch_oldest();
-        }
+    void make_room(const Slot& keep) {
+        while (is_over() && oldest_ != keep.number) [[unlikely]] {
+                erase(at(oldest_));
+                ++evicted_;
+            }
     }
     // Gives back what was last active before `activity`, oldest first, at most `steps`.
     void drop_before(std::int64_t activity, std::size_t steps) {
-        while (oldest_ != none && steps-- > 0 && at(oldest_).activity < activity) erase(oldest_);
+        while (oldest_ != none && steps-- > 0 && at(oldest_).activity < activity) erase(at(oldest_));
     }
 
     [[nodiscard]] std::size_t size() const noexcept { return count_; }
@@ -140,57 +129,126 @@ private:
         std::uint32_t tag = 0;
         Number number = none;
     };
+    static constexpr std::int64_t never_active = std::numeric_limits<std::int64_t>::min();
+    static constexpr Number block_slots = 64;
+
     // The half of the hash that also says where an entry belongs: moving entries touches no slot.
     static std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
-    [[nodiscard]] std::size_t mask() const noexcept { return table_.size() - 1; }
+    [[nodiscard]] Slot& at(Number number) noexcept {
+        return blocks_[number / block_slots][number % block_slots];
+    }
+    [[nodiscard]] const Slot& at(Number number) const noexcept {
+        return blocks_[number / block_slots][number % block_slots];
+    }
+    [[nodiscard]] const Slot* slot_in(std::size_t place) const noexcept {
+        return table_[place].number == none ? nullptr : &at(table_[place].number);
+    }
+    // The place of the group, or the one where its entry would be put.
+    [[nodiscard]] std::size_t probe(const GroupKey& key, std::uint32_t tag) const noexcept {
+        std::size_t place = tag & mask_;
+        for (; table_[place].number != none; place = (place + 1) & mask_)
+            if (table_[place].tag == tag && at(table_[place].number).key == key) break;
+        return place;
+    }
+    [[nodiscard]] std::size_t free_place(std::uint32_t tag) const noexcept {
+        std::size_t place = tag & mask_;
+        while (table_[place].number != none) place = (place + 1) & mask_;
+        return place;
+    }
+    [[nodiscard]] bool is_over() const noexcept {
+        return count_ > groups_max_ || budget_->groups > budget_->groups_max ||
+               budget_->cells > budget_->cells_max;
+    }
+    [[gnu::noinline]] Slot& make(const GroupKey& key, std::uint32_t tag, std::size_t place) {
+        const bool is_full = count_ >= groups_max_ || budget_->groups >= budget_->groups_max;
+        Slot* slot = nullptr;
+        if (is_full && oldest_ != none) {
+            slot = &at(oldest_);
+            empty(*slot);
+            ++evicted_;
+            prefetch_oldest();
+            place = free_place(tag);  // there may be one nearer now
+        } else {
+            if (2 * (count_ + 1) > table_.size()) {
+                grow();
+                place = free_place(tag);
+            }
+            slot = &unused();
+            ++count_;
+            ++budget_->groups;
+        }
+        slot->key = key;
+        slot->tag = tag;
+        table_[place] = {tag, slot->number};
+        link_newest(*slot);
+        return *slot;
+    }
+    Slot& unused() {
+        if (free_ != none) {
+            Slot& slot = at(free_);
+            free_ = slot.newer;
+            return slot;
+        }
+        if (slots_ % block_slots == 0) blocks_.push_back(std::make_unique<Slot[]>(block_slots));
+        const Number number = slots_++;
+        at(number).number = number;
+        return at(number);
+    }
+    // Its group goes; the slot is in no list.
+    void empty(Slot& slot) {
+        unlink(slot);
+        take_out(slot);
+        budget_->cells -= slot.payload.cells();
+        slot.payload = Payload{};
+        slot.activity = never_active;
+    }
 
+    static void prefetch_lines(const Slot& slot) noexcept {
+        const auto* first = reinterpret_cast<const std::byte*>(&slot);
+        for (std::size_t line = 0; line < sizeof(Slot); line += 64) rules::prefetch(first + line);
+        rules::prefetch(first + sizeof(Slot) - 1);
+    }
     // Where one group was evicted the next will be: what that touches, and it is the only one that knows.
     void prefetch_oldest() const noexcept {
+        if (oldest_ == none) return;
         const Slot& next = at(oldest_);
-        __builtin_prefetch(&table_[next.tag & mask()], 1);
-        if (next.newer == none) return;
-        const auto* after = reinterpret_cast<const std::byte*>(&at(next.newer));
-        for (std::size_t line = 0; line < sizeof(Slot); line += 64) __builtin_prefetch(after + line, 1);
-    }
-    void place(Number number) {
-        const std::uint32_t tag = at(number).tag;
-        std::size_t free = tag & mask();
-        while (table_[free].number != none) free = (free + 1) & mask();
-        table_[free] = {tag, number};
+        rules::prefetch(&table_[next.tag & mask_]);
+        if (next.newer != none) prefetch_lines(at(next.newer));
     }
     // Closes the gap behind it: linear probing without tombstones (Knuth, TAOCP volume 3, algorithm 6.4 R).
-    void take_out(Number number) {
-        std::size_t gap = at(number).tag & mask();
-        while (table_[gap].number != number) gap = (gap + 1) & mask();
-        for (std::size_t next = (gap + 1) & mask(); table_[next].number != none; next = (next + 1) & mask()) {
-            const std::size_t home = table_[next].tag & mask();
-            if (((next - home) & mask()) < ((next - gap) & mask())) continue;
+    void take_out(const Slot& slot) {
+        std::size_t gap = slot.tag & mask_;
+        while (table_[gap].number != slot.number) gap = (gap + 1) & mask_;
+        for (std::size_t next = (gap + 1) & mask_; table_[next].number != none; next = (next + 1) & mask_) {
+            const std::size_t home = table_[next].tag & mask_;
+            if (((next - home) & mask_) < ((next - gap) & mask_)) continue;
             table_[gap] = table_[next];
             gap = next;
         }
         table_[gap] = {};
     }
-    void grow() {
+    [[gnu::noinline]] void grow() {
         constexpr std::size_t smallest = 64;
         table_.assign(table_.empty() ? smallest : 2 * table_.size(), Entry{});
-        for (Number next = oldest_; next != none; next = at(next).newer) place(next);
+        mask_ = table_.size() - 1;
+        for (Number next = oldest_; next != none; next = at(next).newer)
+            table_[free_place(at(next).tag)] = {at(next).tag, next};
     }
-    void unlink(Number number) noexcept {
-        const Slot& slot = at(number);
+    void unlink(const Slot& slot) noexcept {
         (slot.older != none ? at(slot.older).newer : oldest_) = slot.newer;
         (slot.newer != none ? at(slot.newer).older : newest_) = slot.older;
     }
-    void link_newest(Number number) noexcept {
-        at(number).older = newest_;
-        at(number).newer = none;
-        (newest_ != none ? at(newest_).newer : oldest_) = number;
-        newest_ = number;
+    void link_newest(Slot& slot) noexcept {
+        slot.older = newest_;
+        slot.newer = none;
+        (newest_ != none ? at(newest_).newer : oldest_) = slot.number;
+        newest_ = slot.number;
     }
 
     std::size_t groups_max_;
     WindowBudget* budget_;
     std::vector<Entry> table_;  // a power of two, at most half full
-    static constexpr Number block_slots = 64;
+    std::size_t mask_ = 0;
     std::vector<std::unique_ptr<Slot[]>> blocks_;
     Number slots_ = 0;    // ever used
     Number free_ = none;  // linked by `newer`

@@ -388,7 +388,7 @@ namespace {
 
 // FlowBits: 9 tunnel kinds, 3 of who connected, not allowed and allowed, 5 protocols.
 constexpr unsigned initiator_bit = datapath::TUNNEL_COUNT;
-constexpr unsigned allowed_bit = initiator_bit + 3;
+static_assert(allowed_bit == initiator_bit + 3);
 constexpr unsigned protocol_bit = allowed_bit + 2;
 constexpr std::array<std::uint8_t, 4> named_protocols{6, 17, 1, 58};
 constexpr unsigned bits_used = protocol_bit + named_protocols.size() + 1;
@@ -461,10 +461,10 @@ BitsOf bits_of(const Predicate& predicate) {
 
 }  // namespace
 
-FlowBits flow_bits(const FlowUpdate& flow, bool allowed) noexcept {
+FlowBits flow_bits(const FlowUpdate& flow) noexcept {
     return FlowBits{1} << flow.key.tunnel % datapath::TUNNEL_COUNT |
-           FlowBits{1} << (initiator_bit + flow.initiator % 3u) |
-           FlowBits{1} << (allowed_bit + (allowed ? 1 : 0)) | protocols[flow.key.l4_proto];
+           FlowBits{1} << (initiator_bit + flow.initiator % 3u) | FlowBits{1} << allowed_bit |
+           protocols[flow.key.l4_proto];
 }
 
 Residue residue(const Condition& condition, const ClassInfo& info, const std::string& site, Purpose purpose) {

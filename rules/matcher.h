@@ -28,7 +28,9 @@ struct Surroundings {
 
 // What one comparison can look at: a bit for each value of a few fields, of which a flow has one a field.
 using FlowBits = std::uint32_t;
-[[nodiscard]] FlowBits flow_bits(const FlowUpdate& flow, bool allowed) noexcept;
+[[nodiscard]] FlowBits flow_bits(const FlowUpdate& flow) noexcept;   // of one that is not allowed
+inline constexpr unsigned allowed_bit = datapath::TUNNEL_COUNT + 3;  // not allowed, and allowed
+inline constexpr FlowBits allowed_bits = FlowBits{3} << allowed_bit;
 
 // What a condition still asks of the flows of a class.
 struct Residue {
@@ -40,13 +42,15 @@ struct Residue {
 class Subject {
 public:
     Subject(const FlowUpdate& update, const ClassInfo& class_info, const FlowFacts& known, Timestamp when,
-            const PrefixIndex& index, PrefixIndex::Place where, const Surroundings& around) noexcept
+            const PrefixIndex& index, PrefixIndex::Place where, const Surroundings& around,
+            FlowBits bits_of_update) noexcept
         : flow(update),
           info(class_info),
           facts(known),
           at(when),
           prefixes(index),
           place(where),
+          bits(bits_of_update),
           around_(around) {}
 
     const FlowUpdate& flow;
@@ -55,13 +59,13 @@ public:
     Timestamp at;
     const PrefixIndex& prefixes;
     PrefixIndex::Place place;  // of flow.remote()
+    FlowBits bits;
     bool allowed = false;
-    FlowBits bits = flow_bits(flow, false);
     std::string_view name;  // asked of a DNS server, where the subject is a question
 
     void set_allowed(bool value) noexcept {
+        if (value != allowed) bits ^= allowed_bits;
         allowed = value;
-        bits = flow_bits(flow, value);
     }
     [[nodiscard]] std::uint32_t asn() const {
         if (!asn_known_) asn_ = around_.asn_of ? around_.asn_of(flow.remote()) : 0;

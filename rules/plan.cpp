@@ -75,10 +75,11 @@ void Plan::sort_in(const Condition& condition, const Candidate& candidate, Ports
 
 const Plan::OfClass& Plan::plan_class(std::uint16_t class_id, const ClassInfo& info) {
     if (class_id >= classes_.size()) classes_.resize(static_cast<std::size_t>(class_id) + 1);
-    OfClass& out = classes_[class_id];
+    if (classes_[class_id] == nullptr) classes_[class_id] = std::make_unique<OfClass>();
+    OfClass& out = *classes_[class_id];
     out = {};
-    out.known = true;
     out.info = info;
+    out.code = code_of(info);
     const auto fill = [&](const std::vector<std::uint32_t>& candidates, Purpose purpose, Ports& ports,
                           auto condition_of) {
         std::vector<std::uint32_t> left;
@@ -106,9 +107,10 @@ const Plan::OfClass& Plan::plan_class(std::uint16_t class_id, const ClassInfo& i
     return out;
 }
 
-std::span<const Plan::Candidate> Plan::join_keyed(const Ports& ports, const Keyed* keyed, const Subject& flow,
+std::span<const Plan::Candidate> Plan::join_keyed(const Ports& ports, std::span<const Candidate> left,
+                                                  const Keyed* keyed, const Subject& flow,
                                                   std::vector<Candidate>& scratch) {
-    scratch.assign(ports.any.begin(), ports.any.end());
+    scratch.assign(left.begin(), left.end());
     if (!ports.single.empty()) {
         const std::uint64_t first = port_key(flow.flow.key.l4_proto, flow.flow.remote_port(), 0);
         for (auto at = std::ranges::lower_bound(ports.single, first);
@@ -128,7 +130,7 @@ std::span<const Plan::Candidate> Plan::join_keyed(const Ports& ports, const Keye
             if (const auto found = keyed->by_word.find(word); found != keyed->by_word.end())
                 add(found->second);
     }
-    if (scratch.size() > ports.any.size()) {
+    if (scratch.size() > left.size()) {
         std::ranges::sort(scratch, {}, &Candidate::index);
         scratch.erase(std::ranges::unique(scratch, {}, &Candidate::index).begin(), scratch.end());
     }

@@ -16,10 +16,6 @@ namespace egresswatch::rules {
 
 namespace {
 
-bool is_new(const FlowUpdate& update) {
-    return update.total.packets_out == update.delta.packets_out;
-}
-
 std::uint64_t percent(std::uint64_t out, std::uint64_t in) {
     return out / std::max<std::uint64_t>(in, 1) >= 1'000'000'000
                ? 100'000'000'000
@@ -29,24 +25,12 @@ std::uint64_t percent(std::uint64_t out, std::uint64_t in) {
 
 }  // namespace
 
-std::uint64_t amount_of(Measure measure, const FlowUpdate& update) noexcept {
-    switch (measure) {
-        case Measure::bytes_out:
-            return update.delta.bytes_out;
-        case Measure::packets_out:
-            return update.delta.packets_out;
-        case Measure::bytes_in:
-            return update.delta.bytes_in;
-        case Measure::packets_in:
-            return update.delta.packets_in;
-        case Measure::flows:
-            return is_new(update) ? 1 : 0;
-    }
-    return 0;
-}
-
 RuleState::RuleState(const Rule& rule, GroupHash hash, WindowBudget& budget)
-    : suppressions(limits::suppressions_max, hash), hash_(hash) {
+    : group_by(rule.by),
+      quiet_by(rule.suppress_by),
+      suppressions(limits::suppressions_max, hash),
+      value_({&rule.distinct, 1}),
+      hash_(hash) {
     switch (rule.kind) {
         case RuleKind::sum:
         case RuleKind::upload_ratio:
@@ -75,54 +59,37 @@ RuleState::RuleState(const Rule& rule, GroupHash hash, WindowBudget& budget)
     }
 }
 
-RuleState::Outcome RuleState::count(const Rule& rule, const Subject& flow, const GroupKey& key,
-                                    std::uint64_t hash, Timestamp reached) {
+RuleState::Outcome RuleState::count_other(const Rule& rule, const Subject& flow, const GroupKey& key,
+                                          std::uint64_t hash, Timestamp reached, Hit& hit) {
     switch (rule.kind) {
-        case RuleKind::sum:
-            return count_sum(rule, flow, key, hash, reached);
         case RuleKind::distinct:
-            return count_distinct(rule, flow, key, hash, reached);
+            return count_distinct(rule, flow, key, hash, reached, hit);
         case RuleKind::upload_ratio:
-            return count_ratio(rule, flow, key, hash, reached);
+            return count_ratio(rule, flow, key, hash, reached, hit);
         case RuleKind::periodic:
-            return count_period(rule, flow, key, hash);
+            return count_period(rule, flow, key, hash, hit);
         case RuleKind::first_contact:
-            return count_contact(rule, flow, key, hash, reached);
+            return count_contact(rule, flow, key, hash, reached, hit);
         case RuleKind::long_lived: {
             const auto lasts =
                 std::chrono::floor<std::chrono::seconds>(flow.at - flow.flow.first_seen).count();
             Outcome out;
-            if (lasts >= static_cast<std::int64_t>(rule.at_least))
-                out.hit = Hit{static_cast<std::uint64_t>(lasts), rule.at_least, flow.flow.first_seen, 1, {}};
+            out.crossed = lasts >= static_cast<std::int64_t>(rule.at_least);
+            if (out.crossed)
+                hit = {static_cast<std::uint64_t>(lasts), rule.at_least, flow.flow.first_seen, 1, {}};
             return out;
         }
-        case RuleKind::sequence:
-            break;  // counts what other rules report
+        case RuleKind::sequence:  // counts what other rules report
+        case RuleKind::sum:
+            break;
     }
     return {};
 }
 
-RuleState::Outcome RuleState::count_sum(const Rule& rule, const Subject& flow, const GroupKey& key,
-                                        std::uint64_t hash, Timestamp reached) {
-    const std::uint64_t amount = amount_of(rule.measure, flow.flow);
-    Outcome out;
-    if (amount == 0) return out;
-    const Windows::Sum sum =
-        windows_->add(key, hash, {amount, 0, is_new(flow.flow) ? 1u : 0u}, flow.at, reached);
-    out.late = sum.late;
-    if (sum.late) return out;
-    if (sum.value >= rule.at_least)
-        out.hit = Hit{sum.value, rule.at_least, sum.start, sum.flows, {}};
-    else if (rule.measure == Measure::bytes_out)
-        out.missing = rule.at_least - sum.value;
-    return out;
-}
-
 RuleState::Outcome RuleState::count_distinct(const Rule& rule, const Subject& flow, const GroupKey& key,
-                                             std::uint64_t hash, Timestamp reached) {
+                                             std::uint64_t hash, Timestamp reached, Hit& hit) {
     const bool names = rule.distinct == Field::name;
-    const std::uint64_t value =
-        names ? hash_.of_text(flow.name) : hash_(group_key({&rule.distinct, 1}, flow, hash_));
+    const std::uint64_t value = names ? hash_.of_text(flow.name) : hash_(value_.key(flow, hash_));
     const auto weight = names ? static_cast<std::uint64_t>(std::lround(1000 * label_entropy(flow.name)))
                               : flow.flow.delta.bytes_out;
     const auto counted = distinct_->add(key, hash, value, weight, flow.at, reached);
@@ -135,16 +102,17 @@ RuleState::Outcome RuleState::count_distinct(const Rule& rule, const Subject& fl
         distinct_->clear(key);  // as many as the group may hold, and they are none of the kind
         return out;
     }
-    out.hit = Hit{
+    out.crossed = true;
+    hit = {
         counted.values, rule.at_least, counted.start, 0, {{names ? "mean_entropy" : "mean_bytes_out", mean}}};
     return out;
 }
 
 RuleState::Outcome RuleState::count_ratio(const Rule& rule, const Subject& flow, const GroupKey& key,
-                                          std::uint64_t hash, Timestamp reached) {
+                                          std::uint64_t hash, Timestamp reached, Hit& hit) {
     const FlowCounters& delta = flow.flow.delta;
     const Windows::Sum sum = windows_->add(
-        key, hash, {delta.bytes_out, delta.bytes_in, is_new(flow.flow) ? 1u : 0u}, flow.at, reached);
+        key, hash, {delta.bytes_out, delta.bytes_in, is_first(flow.flow) ? 1u : 0u}, flow.at, reached);
     Outcome out;
     out.late = sum.late;
     if (sum.late) return out;
@@ -154,25 +122,26 @@ RuleState::Outcome RuleState::count_ratio(const Rule& rule, const Subject& flow,
     }
     const std::uint64_t value = percent(sum.value, sum.second);
     if (value < rule.at_least) return out;
-    out.hit =
-        Hit{value,
-            rule.at_least,
-            sum.start,
-            sum.flows,
-            {{"bytes_out", static_cast<double>(sum.value)}, {"bytes_in", static_cast<double>(sum.second)}}};
+    out.crossed = true;
+    hit = {value,
+           rule.at_least,
+           sum.start,
+           sum.flows,
+           {{"bytes_out", static_cast<double>(sum.value)}, {"bytes_in", static_cast<double>(sum.second)}}};
     return out;
 }
 
 RuleState::Outcome RuleState::count_period(const Rule& rule, const Subject& flow, const GroupKey& key,
-                                           std::uint64_t hash) {
-    const Timestamp contact = is_new(flow.flow) ? std::min(flow.flow.first_seen, flow.at) : flow.at;
+                                           std::uint64_t hash, Hit& hit) {
+    const Timestamp contact = is_first(flow.flow) ? std::min(flow.flow.first_seen, flow.at) : flow.at;
     Outcome out;
     const auto found = periods_->add(key, hash, contact);
     if (!found || found->intervals < rule.at_least || found->jitter > rule.jitter_at_most) return out;
     if (found->period_s < static_cast<double>(rule.every.min) ||
         found->period_s > static_cast<double>(rule.every.max))
         return out;
-    out.hit = Hit{
+    out.crossed = true;
+    hit = {
         found->intervals,
         rule.at_least,
         contact - std::chrono::seconds(std::llround(found->period_s * static_cast<double>(found->intervals))),
@@ -182,13 +151,13 @@ RuleState::Outcome RuleState::count_period(const Rule& rule, const Subject& flow
 }
 
 RuleState::Outcome RuleState::count_contact(const Rule& rule, const Subject& flow, const GroupKey& key,
-                                            std::uint64_t hash, Timestamp reached) {
+                                            std::uint64_t hash, Timestamp reached, Hit& hit) {
     Outcome out;
     if (!since_) since_ = reached;
     const auto before = seen_->see(key, hash, flow.at);
     const bool fresh = !before || flow.at - *before > rule.forget;
-    if (fresh && reached - *since_ >= rule.learn)
-        out.hit = Hit{1, 1, flow.at, 1, {{"known", static_cast<double>(seen_->groups() - 1)}}};
+    out.crossed = fresh && reached - *since_ >= rule.learn;
+    if (out.crossed) hit = {1, 1, flow.at, 1, {{"known", static_cast<double>(seen_->groups() - 1)}}};
     return out;
 }
 

@@ -26,22 +26,32 @@ class RuleState {
 public:
     static constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
     struct Outcome {
-        bool late = false;
-        std::optional<Hit> hit;
         std::uint64_t missing = never;  // bytes out to the threshold
+        bool late = false;
+        bool crossed = false;
     };
 
     RuleState(const Rule& rule, GroupHash hash, WindowBudget& budget);
 
-    // Counts the update in the group's window. `reached` is the packet time at which windows end.
+    // Counts the update in the group's window. `reached` is the packet time at which windows end; `hit` is
+    // written where the rule's threshold is crossed.
     Outcome count(const Rule& rule, const Subject& flow, const GroupKey& key, std::uint64_t hash,
-                  Timestamp reached);
-    // Of a group that count() is about to be asked for.
+                  Timestamp reached, Hit& hit) {
+        return rule.kind == RuleKind::sum ? count_sum(rule, flow, key, hash, reached, hit)
+                                          : count_other(rule, flow, key, hash, reached, hit);
+    }
+    // Of a group that count() is going to be asked for: the one long before, the other shortly before.
     void prefetch(std::uint64_t hash) const noexcept {
         if (windows_) return windows_->prefetch(hash);
         if (distinct_) return distinct_->prefetch(hash);
         if (periods_) return periods_->prefetch(hash);
         if (seen_) seen_->prefetch(hash);
+    }
+    void prefetch_slot(std::uint64_t hash) const noexcept {
+        if (windows_) return windows_->prefetch_slot(hash);
+        if (distinct_) return distinct_->prefetch_slot(hash);
+        if (periods_) return periods_->prefetch_slot(hash);
+        if (seen_) seen_->prefetch_slot(hash);
     }
     // What was reported, or counted as a repeat, is not counted again: the next crossing is new volume.
     void clear(const GroupKey& key);
@@ -57,6 +67,7 @@ public:
     void save(StateWriter& out) const;
     void restore(StateReader& in);
 
+    KeyPlan group_by, quiet_by;  // of what it counts, and of what it keeps quiet about
     Suppressions suppressions;
     std::unique_ptr<LastSeen> firsts;  // of a sequence: when its first rule crossed
     std::uint64_t findings = 0;
@@ -65,15 +76,19 @@ public:
 
 private:
     Outcome count_sum(const Rule& rule, const Subject& flow, const GroupKey& key, std::uint64_t hash,
-                      Timestamp reached);
+                      Timestamp reached, Hit& hit);
+    Outcome count_other(const Rule& rule, const Subject& flow, const GroupKey& key, std::uint64_t hash,
+                        Timestamp reached, Hit& hit);
     Outcome count_distinct(const Rule& rule, const Subject& flow, const GroupKey& key, std::uint64_t hash,
-                           Timestamp reached);
+                           Timestamp reached, Hit& hit);
     Outcome count_ratio(const Rule& rule, const Subject& flow, const GroupKey& key, std::uint64_t hash,
-                        Timestamp reached);
-    Outcome count_period(const Rule& rule, const Subject& flow, const GroupKey& key, std::uint64_t hash);
+                        Timestamp reached, Hit& hit);
+    Outcome count_period(const Rule& rule, const Subject& flow, const GroupKey& key, std::uint64_t hash,
+                         Hit& hit);
     Outcome count_contact(const Rule& rule, const Subject& flow, const GroupKey& key, std::uint64_t hash,
-                          Timestamp reached);
+                          Timestamp reached, Hit& hit);
 
+    KeyPlan value_;  // distinct: what it counts the values of
     GroupHash hash_;
     std::unique_ptr<Windows> windows_;
     std::unique_ptr<DistinctWindows> distinct_;
@@ -82,7 +97,44 @@ private:
     std::optional<Timestamp> since_;  // first contact: when the rule began to learn
 };
 
+[[nodiscard]] inline bool is_first(const FlowUpdate& update) noexcept {
+    return update.total.packets_out == update.delta.packets_out;
+}
+
 // What an update adds under a measure.
-[[nodiscard]] std::uint64_t amount_of(Measure measure, const FlowUpdate& update) noexcept;
+[[nodiscard]] inline std::uint64_t amount_of(Measure measure, const FlowUpdate& update) noexcept {
+    switch (measure) {
+        case Measure::bytes_out:
+            return update.delta.bytes_out;
+        case Measure::packets_out:
+            return update.delta.packets_out;
+        case Measure::bytes_in:
+            return update.delta.bytes_in;
+        case Measure::packets_in:
+            return update.delta.packets_in;
+        case Measure::flows:
+            return is_first(update) ? 1 : 0;
+    }
+    return 0;
+}
+
+// In line: what most rules are.
+inline RuleState::Outcome RuleState::count_sum(const Rule& rule, const Subject& flow, const GroupKey& key,
+                                               std::uint64_t hash, Timestamp reached, Hit& hit) {
+    const std::uint64_t amount = amount_of(rule.measure, flow.flow);
+    Outcome out;
+    if (amount == 0) return out;
+    const Windows::Sum sum =
+        windows_->add(key, hash, {amount, 0, is_first(flow.flow) ? 1u : 0u}, flow.at, reached);
+    out.late = sum.late;
+    if (sum.late) [[unlikely]]
+        return out;
+    out.crossed = sum.value >= rule.at_least;
+    if (out.crossed) [[unlikely]]
+        hit = {sum.value, rule.at_least, sum.start, sum.flows, {}};
+    else if (rule.measure == Measure::bytes_out)
+        out.missing = rule.at_least - sum.value;
+    return out;
+}
 
 }  // namespace egresswatch::rules

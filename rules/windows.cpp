@@ -13,75 +13,35 @@ Buckets::Buckets(std::chrono::seconds over) noexcept
     : length_(std::max<std::chrono::nanoseconds>(std::chrono::nanoseconds(over) / limits::window_buckets,
                                                  std::chrono::nanoseconds(1))) {}
 
-std::int64_t Buckets::divide(std::int64_t since) const noexcept {
+std::int64_t Buckets::divide(Known& known, std::int64_t since) const noexcept {
     const std::int64_t whole = since / length_.count();
-    last_ = since % length_.count() < 0 ? whole - 1 : whole;
-    last_start_ = last_ * length_.count();
-    return last_;
+    known.bucket = since % length_.count() < 0 ? whole - 1 : whole;
+    known.start = known.bucket * length_.count();
+    return known.bucket;
 }
-
-std::int64_t Buckets::oldest(Timestamp end) const noexcept {
-    return of(end) - static_cast<std::int64_t>(limits::window_buckets);
-}
-
-namespace {
-
-void add_to(Windows::Amounts& sum, const Windows::Amounts& more) {
-    sum.value += more.value;
-    sum.second += more.second;
-    sum.flows += more.flows;
-}
-
-void take_from(Windows::Amounts& sum, const Windows::Amounts& less) {
-    sum.value -= less.value;
-    sum.second -= less.second;
-    sum.flows -= less.flows;
-}
-
-}  // namespace
 
 Windows::Windows(Config config, WindowBudget& budget)
     : buckets_(config.over), hash_(config.hash), groups_(config.groups_max, budget) {}
-
-Windows::Sum Windows::add(const GroupKey& key, std::uint64_t hash, Amounts amounts, Timestamp at,
-                          Timestamp end) {
-    const std::int64_t oldest = buckets_.oldest(end);
-    const std::int64_t bucket = buckets_.of(at);
-    Sum out;
-    out.late = bucket < oldest;
-    if (out.late) return out;
-    const auto number = groups_.find_or_make(key, hash);
-    // Order of activity by buckets: what was active in this bucket already stays where it is, which saves the
-    // cache misses of its neighbours.
-    groups_.touch(number, bucket);
-    Group& group = groups_.at(number).payload;
-    age(group, oldest);
-    insert(group, bucket, amounts);
-    static_cast<Amounts&>(out) = group.sum;
-    out.start = buckets_.start(group.first);
-    groups_.make_room(number);
-    return out;
-}
 
 void Windows::insert(Group& group, std::int64_t bucket, const Amounts& amounts) {
     if (group.all == nullptr && (group.first == bucket || group.first == Group::no_bucket)) {
         groups_.budget().cells += group.first == bucket ? 0 : 1;
         group.first = bucket;
-        add_to(group.sum, amounts);
+        group.sum += amounts;
         return;
     }
     if (group.all == nullptr) {
         group.all = std::make_unique<std::vector<Cell>>();
         group.all->push_back({group.first, group.sum});
     }
-    add_to(group.sum, amounts);
+    group.sum += amounts;
     auto at = group.all->end();
     while (at != group.all->begin() && std::prev(at)->bucket >= bucket) --at;
     if (at == group.all->end() || at->bucket != bucket) {
         at = group.all->insert(at, Cell{bucket, {}});
         ++groups_.budget().cells;
     }
-    add_to(at->amounts, amounts);
+    at->amounts += amounts;
     group.first = group.all->front().bucket;
 }
 
@@ -90,7 +50,7 @@ void Windows::age(Group& group, std::int64_t oldest) {
     const std::size_t before = group.cells();
     if (group.all != nullptr) {
         auto keep = group.all->begin();
-        for (; keep != group.all->end() && keep->bucket < oldest; ++keep) take_from(group.sum, keep->amounts);
+        for (; keep != group.all->end() && keep->bucket < oldest; ++keep) group.sum -= keep->amounts;
         group.all->erase(group.all->begin(), keep);
         if (!group.all->empty()) group.first = group.all->front().bucket;
         if (group.all->size() <= 1) {
@@ -105,22 +65,21 @@ void Windows::age(Group& group, std::int64_t oldest) {
 }
 
 Windows::Amounts Windows::amounts(const GroupKey& key, Timestamp end) const {
-    const auto found = groups_.find(key, hash_(key));
-    if (found == GroupStore<Group>::none) return {};
-    const Group& group = groups_.at(found).payload;
+    const auto* found = groups_.find(key, hash_(key));
+    if (found == nullptr) return {};
+    const Group& group = found->payload;
     const std::int64_t oldest = buckets_.oldest(end);
     if (group.all == nullptr) return group.first < oldest ? Amounts{} : group.sum;
     Amounts out = group.sum;
     for (const Cell& cell : *group.all) {
         if (cell.bucket >= oldest) break;
-        take_from(out, cell.amounts);
+        out -= cell.amounts;
     }
     return out;
 }
 
 void Windows::clear(const GroupKey& key) {
-    if (const auto found = groups_.find(key, hash_(key)); found != GroupStore<Group>::none)
-        groups_.erase(found);
+    if (auto* found = groups_.find(key, hash_(key)); found != nullptr) groups_.erase(*found);
 }
 
 void Windows::save(StateWriter& out) const {
@@ -141,13 +100,13 @@ void Windows::restore(StateReader& in) {
     for (std::uint64_t i = 0; i < groups && in.ok(); ++i) {
         const auto key = in.get<GroupKey>();
         const std::uint64_t cells = in.count(sizeof(Cell));
-        const auto number = groups_.find_or_make(key, hash_(key));
+        auto& slot = groups_.find_or_make(key, hash_(key));
         for (std::uint64_t c = 0; c < cells; ++c) {
             const auto cell = in.get<Cell>();
-            groups_.touch(number, cell.bucket);
-            insert(groups_.at(number).payload, cell.bucket, cell.amounts);
+            groups_.touch(slot, cell.bucket);
+            insert(slot.payload, cell.bucket, cell.amounts);
         }
-        groups_.make_room(number);
+        groups_.make_room(slot);
     }
 }
 
@@ -165,9 +124,9 @@ DistinctWindows::Count DistinctWindows::add(const GroupKey& key, std::uint64_t h
     Count out;
     out.late = bucket < oldest;
     if (out.late) return out;
-    const auto number = groups_.find_or_make(key, hash);
-    groups_.touch(number, bucket);
-    std::vector<Seen>& seen = groups_.at(number).payload.seen;
+    auto& slot = groups_.find_or_make(key, hash);
+    groups_.touch(slot, bucket);
+    std::vector<Seen>& seen = slot.payload.seen;
     auto place = std::ranges::lower_bound(seen, value, {}, &Seen::value);
     if (place != seen.end() && place->value == value) {
         if (place->bucket < oldest) place->weight = 0;
@@ -194,21 +153,20 @@ DistinctWindows::Count DistinctWindows::add(const GroupKey& key, std::uint64_t h
         out.start = buckets_.start(first);
         out.mean_weight = sum / static_cast<double>(seen.size());
     }
-    groups_.make_room(number);
+    groups_.make_room(slot);
     return out;
 }
 
 std::uint64_t DistinctWindows::count(const GroupKey& key, Timestamp end) const {
-    const auto found = groups_.find(key, hash_(key));
-    if (found == GroupStore<Group>::none) return 0;
+    const auto* found = groups_.find(key, hash_(key));
+    if (found == nullptr) return 0;
     const std::int64_t oldest = buckets_.oldest(end);
-    return static_cast<std::uint64_t>(std::ranges::count_if(
-        groups_.at(found).payload.seen, [&](const Seen& s) { return s.bucket >= oldest; }));
+    return static_cast<std::uint64_t>(
+        std::ranges::count_if(found->payload.seen, [&](const Seen& s) { return s.bucket >= oldest; }));
 }
 
 void DistinctWindows::clear(const GroupKey& key) {
-    if (const auto found = groups_.find(key, hash_(key)); found != GroupStore<Group>::none)
-        groups_.erase(found);
+    if (auto* found = groups_.find(key, hash_(key)); found != nullptr) groups_.erase(*found);
 }
 
 void DistinctWindows::save(StateWriter& out) const {
@@ -227,13 +185,13 @@ void DistinctWindows::restore(StateReader& in) {
         const auto key = in.get<GroupKey>();
         const auto activity = in.get<std::int64_t>();
         const std::uint64_t values = in.count(sizeof(Seen));
-        const auto number = groups_.find_or_make(key, hash_(key));
-        groups_.touch(number, activity);
-        std::vector<Seen>& seen = groups_.at(number).payload.seen;
+        auto& slot = groups_.find_or_make(key, hash_(key));
+        groups_.touch(slot, activity);
+        std::vector<Seen>& seen = slot.payload.seen;
         for (std::uint64_t v = 0; v < values; ++v) seen.push_back(in.get<Seen>());
         std::ranges::sort(seen, {}, &Seen::value);
         groups_.budget().cells += seen.size();
-        groups_.make_room(number);
+        groups_.make_room(slot);
     }
 }
 

@@ -17,6 +17,7 @@
 
 #include "classifier/flow_update.h"
 #include "rules/group_store.h"
+#include "rules/limits.h"
 #include "rules/state_bytes.h"
 
 namespace egresswatch::rules {
@@ -25,26 +26,33 @@ namespace egresswatch::rules {
 class Buckets {
 public:
     explicit Buckets(std::chrono::seconds over) noexcept;
-    [[nodiscard]] std::int64_t of(Timestamp at) const noexcept {
-        // Times come close to each other: most lie in the bucket of the one before, which needs no division.
-        const std::int64_t since = at.time_since_epoch().count();
-        // Two times of a clock may be further apart than a signed number goes.
-        const auto apart = static_cast<std::uint64_t>(since) - static_cast<std::uint64_t>(last_start_);
-        if (since >= last_start_ && apart < static_cast<std::uint64_t>(length_.count())) return last_;
-        return divide(since);
+    [[nodiscard]] std::int64_t of(Timestamp at) const noexcept { return in(last_, at); }
+    // Of the window that ends at `end`.
+    [[nodiscard]] std::int64_t oldest(Timestamp end) const noexcept {
+        return in(last_end_, end) - static_cast<std::int64_t>(limits::window_buckets);
     }
-    [[nodiscard]] std::int64_t oldest(Timestamp end) const noexcept;  // of the window that ends at `end`
     [[nodiscard]] Timestamp start(std::int64_t bucket) const noexcept {
         return Timestamp(std::chrono::nanoseconds(bucket * length_.count()));
     }
     [[nodiscard]] std::chrono::nanoseconds length() const noexcept { return length_; }
 
 private:
-    [[nodiscard]] std::int64_t divide(std::int64_t since) const noexcept;
+    // Times come close to each other: most lie in the bucket of the one before, which needs no division.
+    struct Known {
+        std::int64_t bucket = 0;
+        std::int64_t start = 0;  // since the epoch
+    };
+    [[nodiscard]] std::int64_t in(Known& known, Timestamp at) const noexcept {
+        const std::int64_t since = at.time_since_epoch().count();
+        // Two times of a clock may be further apart than a signed number goes.
+        const auto apart = static_cast<std::uint64_t>(since) - static_cast<std::uint64_t>(known.start);
+        if (since >= known.start && apart < static_cast<std::uint64_t>(length_.count())) return known.bucket;
+        return divide(known, since);
+    }
+    std::int64_t divide(Known& known, std::int64_t since) const noexcept;
 
     std::chrono::nanoseconds length_;
-    mutable std::int64_t last_ = 0;
-    mutable std::int64_t last_start_ = 0;  // of that bucket, since the epoch
+    mutable Known last_, last_end_;
 };
 
 class Windows {
@@ -58,6 +66,19 @@ public:
         std::uint64_t value = 0;
         std::uint64_t second = 0;  // what `value` is compared with, where a rule compares
         std::uint64_t flows = 0;
+
+        Amounts& operator+=(const Amounts& more) noexcept {
+            value += more.value;
+            second += more.second;
+            flows += more.flows;
+            return *this;
+        }
+        Amounts& operator-=(const Amounts& less) noexcept {
+            value -= less.value;
+            second -= less.second;
+            flows -= less.flows;
+            return *this;
+        }
     };
     struct Sum : Amounts {
         bool late = false;  // older than the window: not counted
@@ -67,11 +88,12 @@ public:
     Windows(Config config, WindowBudget& budget);
 
     // Adds at time `at` to the group's window that ends at `end`; `at` <= `end`, `end` never goes back.
-    Sum add(const GroupKey& key, std::uint64_t hash, Amounts amounts, Timestamp at, Timestamp end);
+    Sum add(const GroupKey& key, std::uint64_t hash, const Amounts& amounts, Timestamp at, Timestamp end);
     Sum add(const GroupKey& key, std::uint64_t amount, bool new_flow, Timestamp at, Timestamp end) {
         return add(key, hash_(key), {amount, 0, new_flow ? 1u : 0u}, at, end);
     }
     void prefetch(std::uint64_t hash) const noexcept { groups_.prefetch(hash); }
+    void prefetch_slot(std::uint64_t hash) const noexcept { groups_.prefetch_slot(hash); }
     // What it holds at `end`, without changing it.
     [[nodiscard]] Amounts amounts(const GroupKey& key, Timestamp end) const;
     [[nodiscard]] std::uint64_t value(const GroupKey& key, Timestamp end) const {
@@ -115,6 +137,32 @@ private:
     GroupStore<Group> groups_;
 };
 
+// In line: for every rule that counts an update.
+[[gnu::always_inline]] inline Windows::Sum Windows::add(const GroupKey& key, std::uint64_t hash,
+                                                        const Amounts& amounts, Timestamp at, Timestamp end) {
+    const std::int64_t oldest = buckets_.oldest(end);
+    const std::int64_t bucket = buckets_.of(at);
+    Sum out;
+    out.late = bucket < oldest;
+    if (out.late) [[unlikely]]
+        return out;
+    auto& slot = groups_.find_or_make(key, hash);
+    Group& group = slot.payload;
+    // Order of activity by buckets: what was active in this bucket already stays where it is, which saves the
+    // cache misses of its neighbours.
+    groups_.touch(slot, bucket);
+    if (group.all == nullptr && group.first == bucket) {
+        group.sum += amounts;  // it has nothing else, and that is in the window
+    } else {
+        if (group.first < oldest) age(group, oldest);
+        insert(group, bucket, amounts);
+    }
+    static_cast<Amounts&>(out) = group.sum;
+    out.start = buckets_.start(group.first);
+    groups_.make_room(slot);
+    return out;
+}
+
 // How many different values a group has seen in the window, and a weight for each. Exact up to `count_max`,
 // beyond which nobody asks: a rule fires there and the group starts anew.
 class DistinctWindows {
@@ -137,6 +185,7 @@ public:
     Count add(const GroupKey& key, std::uint64_t hash, std::uint64_t value, std::uint64_t weight,
               Timestamp at, Timestamp end);
     void prefetch(std::uint64_t hash) const noexcept { groups_.prefetch(hash); }
+    void prefetch_slot(std::uint64_t hash) const noexcept { groups_.prefetch_slot(hash); }
     [[nodiscard]] std::uint64_t count(const GroupKey& key, Timestamp end) const;
     void clear(const GroupKey& key);
     void drop_empty(Timestamp end, std::size_t steps) { groups_.drop_before(buckets_.oldest(end), steps); }

@@ -73,16 +73,11 @@ public:
     void on_flow_ended(const FlowUpdate& flow, const ClassInfo& info,
                        const inspect::FlowNames* names) override {
         counts_.add_flow(flow.key.class_id);
-        on_flow_lasting(flow, info, names);
+        if (options_.flows) print(flow, info, names);
     }
     void on_flow_lasting(const FlowUpdate& flow, const ClassInfo& info,
                          const inspect::FlowNames* names) override {
-        if (!options_.flows) return;
-        if (options_.as_csv())
-            append_flow_csv(out_, flow, info, names);
-        else
-            append_flow_line(out_, flow, info, names);
-        if (out_.size() > output_flush_bytes) flush();
+        if (options_.flows) print(flow, info, names);
     }
     void on_finding(const rules::Finding& finding, const inspect::FlowNames* names) override {
         counts_.add_finding(finding.info);
@@ -105,6 +100,14 @@ public:
     [[nodiscard]] const ReplayCounts& counts() const noexcept { return counts_; }
 
 private:
+    void print(const FlowUpdate& flow, const ClassInfo& info, const inspect::FlowNames* names) {
+        if (options_.as_csv())
+            append_flow_csv(out_, flow, info, names);
+        else
+            append_flow_line(out_, flow, info, names);
+        if (out_.size() > output_flush_bytes) flush();
+    }
+
     const ReplayOptions& options_;
     // Neither host nor site: a capture gives the same lines wherever it is replayed.
     records::Origin origin_{"", "replay", "", EGRESSWATCH_VERSION};

@@ -215,12 +215,6 @@ void append_finding_csv(std::string& out, const rules::Finding& finding, const i
         finding.window.count(), finding.decision.allowed ? "allowed" : "not_allowed", name, source, app);
 }
 
-void ReplayCounts::add_flow(std::uint16_t class_id) {
-    if (class_id >= flows_by_class.size()) flows_by_class.resize(std::size_t{class_id} + 1);
-    ++flows_by_class[class_id];
-    ++flows;
-}
-
 void ReplayCounts::add_finding(const ClassInfo& info) {
     ++findings_by_country[country_name(info)];
     ++findings;

@@ -48,7 +48,11 @@ struct ReplayCounts {
     std::uint64_t flows = 0;
     std::uint64_t findings = 0;
 
-    void add_flow(std::uint16_t class_id);
+    void add_flow(std::uint16_t class_id) {
+        if (class_id >= flows_by_class.size()) flows_by_class.resize(std::size_t{class_id} + 1);
+        ++flows_by_class[class_id];
+        ++flows;
+    }
     void add_finding(const ClassInfo& info);
 };
 

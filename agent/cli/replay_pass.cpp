@@ -127,47 +127,51 @@ void ReplayPass::run(ReplayListener& listener,
     engine_->stop();
 }
 
-void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept {
-    const bool names = listener_->wants_flow_names() || (evaluator_ && evaluator_->wants_names());
-    for (const FlowUpdate& update : updates) {
-        const ClassInfo& info = class_info(update.key.class_id);
-        const bool ended = update.reason == UpdateReason::ended;
-        const bool lasting = update.reason == UpdateReason::active && update.delta == FlowCounters{};
-        if (!names || inspection_.silent())
-            tell(update, info, now, nullptr, ended, lasting);
-        else
-            tell_named(update, info, now, ended, lasting);
-        if (ended && !inspection_.silent()) inspection_.forget(update.key);
+// Names take half a kilobyte, which is cleared, and most flows of most passes have none.
+const inspect::FlowNames* ReplayPass::names_of(const FlowUpdate& update) {
+    if (inspection_.silent()) return nullptr;
+    if (!named_) named_.emplace(inspection_, update);
+    return named_->names();
+}
+
+const rules::FlowFacts& ReplayPass::facts_of(const FlowUpdate& update) {
+    static const rules::FlowFacts nothing;
+    if (!rules_want_names_ || inspection_.silent()) return nothing;
+    (void)names_of(update);
+    facts_ = {};
+    named_->add_to(facts_);
+    return facts_;
+}
+
+inline void ReplayPass::tell(const FlowUpdate& update, const ClassInfo& info) {
+    const bool ended = update.reason == UpdateReason::ended;
+    if (ended) {
+        ++flows_;
+        listener_->on_flow_ended(update, info, listener_wants_names_ ? names_of(update) : nullptr);
+    } else if (update.reason == UpdateReason::active && update.delta == FlowCounters{}) {
+        listener_->on_flow_lasting(update, info, listener_wants_names_ ? names_of(update) : nullptr);
     }
-    if (!evaluator_) return;
+    named_.reset();
+    if (ended && !inspection_.silent()) inspection_.forget(update.key);
+}
+
+void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept {
+    listener_wants_names_ = listener_->wants_flow_names();
+    if (!evaluator_) {
+        for (const FlowUpdate& update : updates) tell(update, info_of(update));
+        return;
+    }
+    rules_want_names_ = evaluator_->wants_names();
+    evaluator_->evaluate(updates, now, findings_, *this);
     evaluator_->advance(now, findings_);
     tell_findings(nullptr);
 }
 
-// Apart: names take half a kilobyte, which is cleared, and most flows of most passes have none.
-void ReplayPass::tell_named(const FlowUpdate& update, const ClassInfo& info, Timestamp now, bool ended,
-                            bool lasting) {
-    const NamedFlow named(inspection_, update);
-    tell(update, info, now, &named, ended, lasting);
-}
-
-void ReplayPass::tell(const FlowUpdate& update, const ClassInfo& info, Timestamp now, const NamedFlow* named,
-                      bool ended, bool lasting) {
-    static const rules::FlowFacts nothing;
-    if (evaluator_ && named != nullptr && evaluator_->wants_names()) {
-        rules::FlowFacts facts;
-        named->add_to(facts);
-        evaluate(update, info, now, facts);
-    } else if (evaluator_) {
-        evaluate(update, info, now, nothing);
-    }
-    const inspect::FlowNames* names = named != nullptr ? named->names() : nullptr;
-    if (ended) {
-        ++flows_;
-        listener_->on_flow_ended(update, info, names);
-    } else if (lasting) {
-        listener_->on_flow_lasting(update, info, names);
-    }
+void ReplayPass::evaluated(const FlowUpdate& update, const ClassInfo& info, std::uint64_t missing) {
+    if (!findings_.empty()) tell_findings(names_of(update));
+    if (missing != rules::Evaluator::never && update.reason != UpdateReason::ended)
+        engine_->notify_at(update.key, update.total.bytes_out + missing);
+    tell(update, info);
 }
 
 bool ReplayPass::on_payload(const PayloadSample& sample) noexcept {
@@ -179,17 +183,6 @@ void ReplayPass::on_question(const PayloadSample& sample, std::string_view name)
     evaluator_->observe({update_of(sample), name, sample.at}, class_info(sample.key.class_id), sample.at,
                         findings_);
     tell_findings(nullptr);
-}
-
-void ReplayPass::evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
-                          const rules::FlowFacts& facts) {
-    const std::uint64_t more = evaluator_->evaluate(update, info, now, findings_, facts);
-    if (!findings_.empty()) {
-        const bool silent = inspection_.silent();
-        tell_findings(silent ? nullptr : NamedFlow(inspection_, update).names());
-    }
-    if (update.reason == UpdateReason::ended) return;
-    if (more != rules::Evaluator::never) engine_->notify_at(update.key, update.total.bytes_out + more);
 }
 
 void ReplayPass::tell_findings(const inspect::FlowNames* names) {

@@ -81,7 +81,10 @@ public:
     [[nodiscard]] virtual bool wants_flow_names() const noexcept { return true; }
 };
 
-class ReplayPass final : public FlowSink, public PayloadSink, private inspect::QuestionSink {
+class ReplayPass final : public FlowSink,
+                         public PayloadSink,
+                         private inspect::QuestionSink,
+                         private rules::BatchHandler {
 public:
     [[nodiscard]] static std::expected<std::unique_ptr<ReplayPass>, ReplayFailure> open(
         const std::string& file, FlowTableConfig config, ReplayPolicy policy,
@@ -110,12 +113,12 @@ private:
     void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept override;
     bool on_payload(const PayloadSample& sample) noexcept override;
     void on_question(const PayloadSample& sample, std::string_view name) noexcept override;
-    void evaluate(const FlowUpdate& update, const ClassInfo& info, Timestamp now,
-                  const rules::FlowFacts& facts);
-    void tell_named(const FlowUpdate& update, const ClassInfo& info, Timestamp now, bool ended, bool lasting);
-    // `named`: null where nothing is known.
-    void tell(const FlowUpdate& update, const ClassInfo& info, Timestamp now, const NamedFlow* named,
-              bool ended, bool lasting);
+    const ClassInfo& info_of(const FlowUpdate& update) override { return class_info(update.key.class_id); }
+    const rules::FlowFacts& facts_of(const FlowUpdate& update) override;
+    void evaluated(const FlowUpdate& update, const ClassInfo& info, std::uint64_t missing) override;
+    void tell(const FlowUpdate& update, const ClassInfo& info);
+    // Of the update that is told now; null where nothing is known.
+    const inspect::FlowNames* names_of(const FlowUpdate& update);
     void tell_findings(const inspect::FlowNames* names);
 
     std::unique_ptr<capture::FileEngine> engine_;
@@ -124,6 +127,10 @@ private:
     inspect::Inspection inspection_;
     ReplayListener* listener_ = nullptr;
     std::vector<rules::Finding> findings_;  // reused
+    std::optional<NamedFlow> named_;        // the flow of the update that is told now, if anybody has asked
+    rules::FlowFacts facts_;                // of the same
+    bool rules_want_names_ = false;
+    bool listener_wants_names_ = false;
     std::uint64_t flows_ = 0;
     std::uint64_t findings_count_ = 0;
 };

@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -96,7 +97,7 @@ std::vector<FlowUpdate> traffic_of(bool scattered) {
         const std::uint32_t random = n * 2'654'435'761u;
         const bool inside = !scattered && n % 2 == 0;
         const std::uint32_t remote = inside      ? prefix_base(random % prefixes) | (n & 3)
-                                     : scattered ? 0x0b000000u + n
+                                     : scattered ? 0x0b000000u + (random >> 6)
                                                  : 0xc6336400u + (random & 0xff);
         traffic.push_back(one_packet(remote, n));
     }
@@ -110,15 +111,37 @@ ClassInfo outside() {
     return info;
 }
 
+// As engines hand them over: many at a time, of one second.
+class Handler final : public rules::BatchHandler {
+public:
+    explicit Handler(const ClassInfo& info) : info_(info) {}
+    const ClassInfo& info_of(const FlowUpdate&) override { return info_; }
+    const rules::FlowFacts& facts_of(const FlowUpdate&) override { return facts_; }
+    void evaluated(const FlowUpdate&, const ClassInfo&, std::uint64_t missing) override {
+        least_ = std::min(least_, missing);
+    }
+
+private:
+    const ClassInfo& info_;
+    rules::FlowFacts facts_;
+    std::uint64_t least_ = rules::Evaluator::never;
+};
+
 double per_update(const std::shared_ptr<const rules::Policy>& policy, bool scattered) {
+    constexpr std::size_t batch = 256;
     const std::vector<FlowUpdate> traffic = traffic_of(scattered);
     const ClassInfo info = outside();
     double best = 1e18;
     for (int i = 0; i < repetitions; ++i) {
         rules::Evaluator evaluator(policy);
         std::vector<rules::Finding> findings;
+        Handler handler(info);
         const double start = cpu_ns();
-        for (const FlowUpdate& update : traffic) evaluator.evaluate(update, info, update.last_seen, findings);
+        for (std::span<const FlowUpdate> left(traffic); !left.empty();) {
+            const auto now = left.first(std::min(batch, left.size()));
+            evaluator.evaluate(now, now.back().last_seen, findings, handler);
+            left = left.subspan(now.size());
+        }
         best = std::min(best, cpu_ns() - start);
     }
     return best / updates;

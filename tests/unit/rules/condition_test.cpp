@@ -142,7 +142,7 @@ TEST_CASE("what the bits of a flow say of a condition is what the whole conditio
                             flow.update.initiator = initiator;
                             const ClassInfo info = class_of(*in_force, "198.51.100.9", country);
                             Subject subject(flow.update, info, facts, at(0), in_force->prefix_index(), 0,
-                                            around);
+                                            around, flow_bits(flow.update));
                             subject.set_allowed(allowed);
                             for (const Rule& rule : in_force->rules) compare(rule, subject);
                         }

@@ -3,6 +3,7 @@
 #include "rules/evaluator.h"
 
 #include <array>
+#include <functional>
 #include <span>
 
 #include "tests/unit/rules/support.h"
@@ -511,6 +512,125 @@ TEST_CASE("the same updates make the same findings in the same order", "[rules][
     const std::string first = run();
     CHECK(first.size() > 200);
     CHECK(first == run());
+}
+
+TEST_CASE("a batch comes out as its updates would one by one", "[rules][evaluator]") {
+    const auto in_force = policy(R"(
+lists:
+  payment_networks: {cidr: [203.0.113.0/24]}
+allow:
+  - {id: scheme, to: {list: payment_networks, port: 443/tcp}, ceiling: {bytes_out: 3 MiB, per: 1h}, owner: o,
+     reason: r, expires: 2030-01-01}
+rules:
+  - {id: first, title: t, level: low, when: {region: outside, allowed: false},
+     window: {sum: bytes_out, over: 1m, by: [remote], at_least: 2 MiB}, suppress: {for: 5m}}
+  - {id: second, title: t, level: low, when: {region: outside}, window: {sum: flows, over: 10m, by: [country],
+     at_least: 1000}}
+  - {id: wide, title: t, level: low, when: {region: outside, allowed: false},
+     window: {distinct: remote, over: 10m, by: [remote_prefix, port], at_least: 20}}
+  - {id: pull, title: t, level: low, when: {region: outside},
+     window: {sum: bytes_in, over: 10m, by: [remote], at_least: 1 MiB}}
+  - {id: named, title: t, level: low, when: {region: outside, domain: [a.example.net]},
+     window: {sum: bytes_out, over: 10m, by: [remote, user], at_least: 1 MiB}}
+  - {id: both, title: t, level: high, sequence: {first: first, then: pull, within: 10m, by: [remote]}}
+)");
+    const std::array<ClassInfo, 4> classes{
+        class_of(*in_force, "198.51.100.9", "US"), class_of(*in_force, "198.51.100.9", ""),
+        class_of(*in_force, "198.51.100.9", "IE"), class_of(*in_force, "203.0.113.9", "US")};
+    std::vector<FlowUpdate> updates;
+    std::uint64_t random = 1;
+    for (int i = 0; i < 300'000; ++i) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        const auto bits = static_cast<std::uint32_t>(random >> 32);
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        const std::uint32_t spread = (bits & 3) != 0 ? 0x3ffff : 0x3f;  // most once, some often
+        const Address remote =
+            Address::from_ipv4(0x0b000000u + 7 * (static_cast<std::uint32_t>(random >> 40) & spread));
+        FlowOf flow("198.51.100.9", (bits >> 2 & 1) != 0 ? 443 : 80);
+        std::memcpy(flow.update.key.remote_addr, remote.bytes.data(), 16);
+        flow.class_id(static_cast<std::uint16_t>(bits >> 3 & 3));
+        flow.out((bits >> 5 & 7) == 0 ? 0 : bits >> 14, (bits >> 5 & 7) == 0 ? 0 : 1).seen(at(i / 200));
+        flow.update.delta.bytes_in = bits >> 15;
+        if ((bits >> 8 & 3) == 0) flow.update.delta = {};
+        updates.push_back(flow.update);
+    }
+    static const std::array<std::string_view, 1> names{"a.example.net"};
+    FlowFacts named;
+    named.dns = names;
+    named.user = "backup";
+    const auto facts_of = [&](const FlowUpdate& update) -> const FlowFacts& {
+        static const FlowFacts nothing;
+        return update.key.remote_addr[15] % 16 == 0 ? named : nothing;
+    };
+    const auto text_of = [](const std::vector<Finding>& findings) {
+        std::string out;
+        for (const Finding& f : findings)
+            out += f.rule_id + " " + f.group[0].value + " " + std::to_string(f.value) + " " +
+                   std::to_string(f.suppressed) + " " + f.decision.reason + "\n";
+        return out;
+    };
+    struct Told {
+        std::string findings;
+        std::vector<std::uint64_t> missing;
+        EvaluatorCounters counters;
+    };
+    const auto alone = [&] {
+        Evaluator evaluator(in_force);
+        Told out;
+        for (const FlowUpdate& update : updates) {
+            std::vector<Finding> findings;
+            out.missing.push_back(evaluator.evaluate(update, classes[update.key.class_id],
+                                                     update.last_seen + std::chrono::seconds(1), findings,
+                                                     facts_of(update)));
+            out.findings += text_of(findings);
+        }
+        out.counters = evaluator.counters();
+        return out;
+    }();
+    struct Handler final : BatchHandler {
+        std::function<const ClassInfo&(const FlowUpdate&)> info;
+        std::function<const FlowFacts&(const FlowUpdate&)> facts;
+        std::function<void(std::uint64_t)> told;
+        const ClassInfo& info_of(const FlowUpdate& update) override { return info(update); }
+        const FlowFacts& facts_of(const FlowUpdate& update) override { return facts(update); }
+        void evaluated(const FlowUpdate&, const ClassInfo&, std::uint64_t missing) override { told(missing); }
+    };
+    const auto batches = [&] {
+        Evaluator evaluator(in_force);
+        Told out;
+        std::vector<Finding> findings;
+        Handler handler;
+        handler.info = [&](const FlowUpdate& update) -> const ClassInfo& {
+            return classes[update.key.class_id];
+        };
+        handler.facts = facts_of;
+        handler.told = [&](std::uint64_t missing) {
+            out.missing.push_back(missing);
+            out.findings += text_of(findings);
+            findings.clear();
+        };
+        // Of all sizes up to 200, each of one second.
+        for (std::size_t first = 0, size = 1; first < updates.size(); first += size) {
+            size = std::min(1 + first % 200, 200 - first % 200);
+            evaluator.evaluate(std::span(updates).subspan(first, size),
+                               updates[first].last_seen + std::chrono::seconds(1), findings, handler);
+        }
+        out.counters = evaluator.counters();
+        return out;
+    }();
+    CHECK(std::ranges::count(alone.findings, '\n') > 300);
+    for (const char* rule :
+         {"first ", "second ", "wide ", "pull ", "named ", "both ", "egresswatch/allow-ceiling "})
+        CHECK((alone.findings.find(rule) != std::string::npos ? "" : rule) == std::string());
+    CHECK(alone.counters.window_evictions > 0);
+    CHECK(batches.findings == alone.findings);
+    CHECK(batches.missing == alone.missing);
+    CHECK(batches.counters.updates == alone.counters.updates);
+    CHECK(batches.counters.suppressed == alone.counters.suppressed);
+    CHECK(batches.counters.window_evictions == alone.counters.window_evictions);
+    CHECK(batches.counters.groups == alone.counters.groups);
+    CHECK(batches.counters.cells == alone.counters.cells);
+    CHECK(batches.counters.late == alone.counters.late);
 }
 
 TEST_CASE("a name that the sender says against DNS is told once an hour, where an entry would believe either",

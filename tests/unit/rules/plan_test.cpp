@@ -111,7 +111,8 @@ TEST_CASE("what the plan leaves out can never match", "[rules][plan]") {
             };
             const PrefixIndex& index = in_force->prefix_index();
             const Subject subject(flow.update, info, known.facts, at(0), index,
-                                  index.empty() ? 0 : index.find(flow.update.remote()), around);
+                                  index.empty() ? 0 : index.find(flow.update.remote()), around,
+                                  flow_bits(flow.update));
             // Each class of a round is another one: its place among the answers is its number.
             const auto& of_class = plan.of_class(static_cast<std::uint16_t>(i), info);
             const auto compare = [&](std::span<const Plan::Candidate> candidates, const Condition& condition,
@@ -123,7 +124,7 @@ TEST_CASE("what the plan leaves out can never match", "[rules][plan]") {
                 left_out += is_candidate ? 0 : 1;
                 if (matches && !is_candidate) FAIL("left out: number " << number << " of round " << round);
             };
-            const auto rules = plan.rules(of_class, subject, scratch);
+            const auto rules = plan.rules(of_class, of_class.rules.any, subject, scratch);
             for (std::uint32_t r = 0; r < in_force->rules.size(); ++r)
                 compare(rules, in_force->rules[r].when, r, Purpose::rule);
             const auto allows = plan.allows(of_class, subject, scratch);
