@@ -24,12 +24,8 @@ Windows::Windows(Config config, WindowBudget& budget)
     : buckets_(config.over), hash_(config.hash), groups_(config.groups_max, budget) {}
 
 void Windows::insert(Group& group, std::int64_t bucket, const Amounts& amounts) {
-    if (group.all == nullptr && (group.first == bucket || group.first == Group::no_bucket)) {
-        groups_.budget().cells += group.first == bucket ? 0 : 1;
-        group.first = bucket;
-        group.sum += amounts;
-        return;
-    }
+    if (group.all == nullptr && (group.first == bucket || group.first == Group::no_bucket))
+        return insert_only(group, bucket, amounts);
     if (group.all == nullptr) {
         group.all = std::make_unique<std::vector<Cell>>();
         group.all->push_back({group.first, group.sum});

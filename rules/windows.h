@@ -131,6 +131,12 @@ private:
 
     void age(Group& group, std::int64_t oldest);
     void insert(Group& group, std::int64_t bucket, const Amounts& amounts);
+    // Into a group that has this bucket alone, or none.
+    void insert_only(Group& group, std::int64_t bucket, const Amounts& amounts) {
+        groups_.budget().cells += group.first == bucket ? 0 : 1;
+        group.first = bucket;
+        group.sum += amounts;
+    }
 
     Buckets buckets_;
     GroupHash hash_;
@@ -151,8 +157,8 @@ private:
     // Order of activity by buckets: what was active in this bucket already stays where it is, which saves the
     // cache misses of its neighbours.
     groups_.touch(slot, bucket);
-    if (group.all == nullptr && group.first == bucket) {
-        group.sum += amounts;  // it has nothing else, and that is in the window
+    if (group.all == nullptr && (group.first == bucket || group.first == Group::no_bucket)) {
+        insert_only(group, bucket, amounts);  // it has nothing else, and that is in the window
     } else {
         if (group.first < oldest) age(group, oldest);
         insert(group, bucket, amounts);
