@@ -61,14 +61,8 @@ void Evaluation::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp 
     packet_time_ = std::max(packet_time_, now);
     // Whoever asked for it has not come back: its memory goes.
     if (observation_ && std::chrono::steady_clock::now() > observe_until_) observation_.reset();
-    for (const FlowUpdate& update : updates) {
-        evaluate(update, packet_time_);
-        if (update.reason == UpdateReason::ended)
-            inspection_.forget(update.key);
-        else
-            inspection_.touch(update.key, packet_time_);
-    }
     findings_.clear();
+    evaluator_.evaluate(updates, packet_time_, findings_, *this);
     evaluator_.advance(packet_time_, findings_);
     write_findings(nullptr);
 }
@@ -122,20 +116,32 @@ void Evaluation::write_findings(Known* known) {
     }
 }
 
-void Evaluation::evaluate(const FlowUpdate& update, Timestamp now) {
+Evaluation::Known& Evaluation::known(const FlowUpdate& update) {
+    if (known_) return *known_;
+    known_.emplace(*this, update);
+    if (senders_ != nullptr) known_->add_sender(senders_->sender_of(update));
+    if (evaluator_.wants_names()) known_->add_names();
+    return *known_;
+}
+
+void Evaluation::evaluated(const FlowUpdate& update, const ClassInfo& info, std::uint64_t missing) {
     counters_.updates++;
-    const ClassInfo& info = state_->table->class_info(update.key.class_id);
-    Known known(*this, update);
-    if (senders_ != nullptr) known.add_sender(senders_->sender_of(update));
-    if (evaluator_.wants_names()) known.add_names();
-    findings_.clear();
-    const std::uint64_t missing = evaluator_.evaluate(update, info, now, findings_, known.facts);
+    Known& about = known(update);
     // Before anything else is done with this update: the alert is what somebody waits for.
-    if (!findings_.empty()) write_findings(&known);
-    if (info.kind != datapath::KIND_OUTSIDE && info.kind != datapath::KIND_UNKNOWN) return;
-    if (update.reason != UpdateReason::ended) ask_for_threshold(update, missing);
-    if (observation_) add_to_observation(update, info, now, known);
-    record_flow(update, info, now, known);
+    if (!findings_.empty()) {
+        write_findings(&about);
+        findings_.clear();
+    }
+    if (info.kind == datapath::KIND_OUTSIDE || info.kind == datapath::KIND_UNKNOWN) {
+        if (update.reason != UpdateReason::ended) ask_for_threshold(update, missing);
+        if (observation_) add_to_observation(update, info, packet_time_, about);
+        record_flow(update, info, packet_time_, about);
+    }
+    known_.reset();
+    if (update.reason == UpdateReason::ended)
+        inspection_.forget(update.key);
+    else
+        inspection_.touch(update.key, packet_time_);
 }
 
 void Evaluation::observe(std::chrono::seconds at_most) {

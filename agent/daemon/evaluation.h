@@ -40,7 +40,10 @@ struct EvaluationCounters {
     std::uint64_t long_lived_untracked = 0;  // long_lived_flows_max reached: one record at the end only
 };
 
-class Evaluation final : public FlowSink, public PayloadSink, private inspect::QuestionSink {
+class Evaluation final : public FlowSink,
+                         public PayloadSink,
+                         private inspect::QuestionSink,
+                         private rules::BatchHandler {
 public:
     static constexpr std::size_t long_lived_flows_max = 65536;
     // Below this distance to a threshold the engine is asked for the exact byte.
@@ -104,7 +107,12 @@ private:
         const capture::Origin* origin_ = nullptr;
     };
     void on_question(const PayloadSample& sample, std::string_view name) noexcept override;
-    void evaluate(const FlowUpdate& update, Timestamp now);
+    const ClassInfo& info_of(const FlowUpdate& update) override {
+        return state_->table->class_info(update.key.class_id);
+    }
+    const rules::FlowFacts& facts_of(const FlowUpdate& update) override { return known(update).facts; }
+    void evaluated(const FlowUpdate& update, const ClassInfo& info, std::uint64_t missing) override;
+    Known& known(const FlowUpdate& update);  // of the update whose turn it is
     void write_findings(Known* known);
     void ask_for_threshold(const FlowUpdate& update, std::uint64_t missing);
     void record_flow(const FlowUpdate& update, const ClassInfo& info, Timestamp now, Known& known);
@@ -122,6 +130,7 @@ private:
     capture::SenderSource* senders_ = nullptr;  // the engine, where it knows who sends
     rules::Evaluator evaluator_;
     std::vector<rules::Finding> findings_;
+    std::optional<Known> known_;  // of the update whose turn it is, when somebody has asked
     EvaluationCounters counters_;
     Timestamp packet_time_{};
     std::unordered_map<datapath::flow_key, Timestamp, KeyHash, KeyEqual> recorded_;  // last record of a flow
