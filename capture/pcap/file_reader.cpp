@@ -229,31 +229,52 @@ std::expected<void, FileError> FileReader::next_batch(std::vector<PacketRecord>&
 
 // The records that are whole and ordinary, one after the other; next_pcap() has the rest.
 void FileReader::take_pcap(std::vector<PacketRecord>& batch) {
+    if (minor_ <= 3) return;
+    if (swapped_)
+        take_pcap_as<true>(batch);
+    else
+        take_pcap_as<false>(batch);
+}
+
+template <bool swapped>
+void FileReader::take_pcap_as(std::vector<PacketRecord>& batch) {
+    const auto u32_at = [](const std::uint8_t* from) {
+        const std::uint32_t value = load32(from);
+        return swapped ? std::byteswap(value) : value;
+    };
+    constexpr std::size_t block_max = 128;  // records that room is made for at a time
     const std::uint8_t* at = source_.data();
     const std::uint8_t* const end = at + source_.buffered();
-    const Clock& clock = clocks_[0];
+    const Clock clock = clocks_[0];
     const std::uint32_t link_type = interfaces_[0].link_type;
-    std::int64_t latest = last_time_.time_since_epoch().count();
-    if (minor_ <= 3) return;
-    while (batch.size() < batch_max && end - at >= static_cast<std::ptrdiff_t>(pcap_record_bytes)) {
-        // The length of this record is needed to find the next: without this each would wait for memory.
-        __builtin_prefetch(at + prefetch_bytes);
-        __builtin_prefetch(at + prefetch_bytes + 64);
-        const std::uint32_t fraction = u32(at + 4);
-        const std::uint32_t captured = u32(at + 8);
-        const std::size_t whole = pcap_record_bytes + captured;
-        if (fraction >= clock.units || captured > packet_bytes_max ||
-            whole > static_cast<std::size_t>(end - at))
-            break;
-        latest = static_cast<std::int64_t>(u32(at) * nanoseconds_per_second + fraction * clock.unit_ns);
-        PacketRecord& out = batch.emplace_back();
-        out.bytes = {at + pcap_record_bytes, captured};
-        out.wire_bytes = std::max(u32(at + 12), captured);
-        out.link_type = link_type;
-        out.captured_at = std::chrono::sys_time<std::chrono::nanoseconds>(std::chrono::nanoseconds(latest));
-        at += whole;
+    auto latest = last_time_;
+    for (bool whole_block = true; whole_block && batch.size() < batch_max;) {
+        const std::size_t first = batch.size();
+        batch.resize(std::min(batch_max, first + block_max));
+        PacketRecord* out = batch.data() + first;
+        PacketRecord* const out_end = batch.data() + batch.size();
+        for (; out != out_end && end - at >= static_cast<std::ptrdiff_t>(pcap_record_bytes); ++out) {
+            // The length of this record is needed to find the next: without this each would wait for memory.
+            __builtin_prefetch(at + prefetch_bytes);
+            __builtin_prefetch(at + prefetch_bytes + 64);
+            const std::uint32_t fraction = u32_at(at + 4);
+            const std::uint32_t captured = u32_at(at + 8);
+            const std::size_t whole = pcap_record_bytes + captured;
+            if (fraction >= clock.units || captured > packet_bytes_max ||
+                whole > static_cast<std::size_t>(end - at))
+                break;
+            latest = std::chrono::sys_time<std::chrono::nanoseconds>(std::chrono::nanoseconds(
+                static_cast<std::int64_t>(u32_at(at) * nanoseconds_per_second + fraction * clock.unit_ns)));
+            out->bytes = {at + pcap_record_bytes, captured};
+            out->wire_bytes = std::max(u32_at(at + 12), captured);
+            out->link_type = link_type;
+            out->captured_at = latest;
+            at += whole;
+        }
+        whole_block = out == out_end;
+        batch.resize(static_cast<std::size_t>(out - batch.data()));
     }
-    last_time_ = std::chrono::sys_time<std::chrono::nanoseconds>(std::chrono::nanoseconds(latest));
+    last_time_ = latest;
     source_.skip(static_cast<std::size_t>(at - source_.data()));
 }
 

@@ -100,6 +100,8 @@ private:
     [[nodiscard]] bool read_pcap_header();
     [[nodiscard]] Step next_pcap(bool may_refill, PacketRecord& out);
     void take_pcap(std::vector<PacketRecord>& batch);
+    template <bool swapped>
+    void take_pcap_as(std::vector<PacketRecord>& batch);
     [[nodiscard]] Step next_block(bool may_refill, PacketRecord& out);
     [[nodiscard]] bool read_section(std::span<const std::uint8_t> block);
     [[nodiscard]] bool read_interface(std::span<const std::uint8_t> block);
