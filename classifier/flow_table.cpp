@@ -11,6 +11,7 @@
 #include <emmintrin.h>
 #endif
 
+#include "classifier/classify_step.h"
 #include "classifier/flow_table_state.h"
 
 namespace egresswatch {
@@ -18,10 +19,6 @@ namespace egresswatch {
 using namespace datapath;
 
 namespace {
-
-// Packets whose bucket and entry are fetched from memory side by side: enough to hide a miss behind the
-// others' work, few enough that what was fetched is still in the first-level cache when it is used.
-constexpr std::size_t chunk_max = 32;
 
 Timestamp stamp_of(std::uint64_t ns) noexcept {
     return Timestamp(std::chrono::nanoseconds(static_cast<std::int64_t>(ns)));
@@ -48,28 +45,27 @@ static_assert(FLOW_PROBES == 8);
 
 // ------------------------------------------------------------------------------------------------ packets
 
-// Of packets whose addresses do not tell the direction: who sent first does.
-void FlowTable::State::decide(const ClassifiedBatch::Content& batch) {
+// Of packets whose addresses do not tell the direction: who sent first does. Takes their place in the chunk.
+void FlowTable::State::decide(std::span<const ClassifiedPacket*> chunk, const UndecidedPacket* next) {
+    using Kind = ClassifiedPacket::Kind;
     decided.clear();
+    decided.reserve(chunk_max);  // they stay where they are
     decided_outers.clear();
-    if (batch.undecided.empty()) return;
-    for (std::size_t i = 0; i < batch.count; ++i)
-        if (batch.packets[i].kind == ClassifiedPacket::Kind::undecided)
-            first_senders.prefetch(batch.packets[i].hash);
-    std::size_t next = 0;
-    for (std::size_t i = 0; i < batch.count; ++i) {
-        const ClassifiedPacket& packet = batch.packets[i];
-        if (packet.kind != ClassifiedPacket::Kind::undecided) continue;
-        const UndecidedPacket& walked = batch.undecided[next++];
+    for (const ClassifiedPacket* packet : chunk)
+        if (packet->kind == Kind::undecided) first_senders.prefetch(packet->hash);
+    for (const ClassifiedPacket*& packet : chunk) {
+        if (packet->kind != Kind::undecided) continue;
+        const UndecidedPacket& walked = *next++;
         last = walked.found;
-        last.direction = first_senders.sent_first(packet.hash) ? DIRECTION_OUT : DIRECTION_IN;
+        last.direction = first_senders.sent_first(packet->hash) ? DIRECTION_OUT : DIRECTION_IN;
         interface = walked.interface;
         if (interface >= interfaces.size()) interfaces.resize(interface + 1);
         count_walked(this, &walked.facts, &last);
-        ClassifiedPacket& out = decided.emplace_back(packet);
+        ClassifiedPacket& out = decided.emplace_back(*packet);
         flow_outer outer;
         describe(*this, walked.facts, last, out, outer);
         if (out.tunnelled) decided_outers.push_back(outer);
+        packet = &out;
     }
 }
 
@@ -87,6 +83,12 @@ bool FlowTable::State::may_be_elsewhere(std::uint64_t hash) const noexcept {
     const TableBucket& bucket = buckets[(hash & slot_mask) / FLOW_PROBES];
     const unsigned equal = tags_equal_to(bucket, flow_tag(hash));
     return equal != 0 ? bucket.entry[static_cast<std::size_t>(std::countr_zero(equal))] : no_entry;
+}
+
+// A packet of another classifier has a place of its own, where the hash of another flow stands.
+inline void FlowTable::State::remember(const ClassifiedPacket& packet, std::uint32_t number) noexcept {
+    if (packet.place == KnownTuples::no_place) return;
+    if (KnownTuple& tuple = known[packet.place]; tuple.hash == packet.hash) tuple.entry = number;
 }
 
 void FlowTable::State::prefetch(std::uint32_t number) const noexcept {
@@ -123,6 +125,40 @@ bool FlowTable::State::make_room(std::uint64_t hash) {
 // Makes the flow. The number of its entry, or no_entry where the limits leave no room for it.
 std::uint32_t FlowTable::State::make(const ClassifiedPacket& packet) {
     if (may_grow && live * 2 >= std::uint64_t{slot_mask} + 1) grow();
+    std::uint32_t number = make_in_first_bucket(packet);
+    if (UNLIKELY(number == no_entry)) number = make_anywhere(packet);
+    if (UNLIKELY(number == no_entry)) return no_entry;
+    ++live;
+    made_in_order &= number + 1 == entries_used && packet.at_ns >= last_made_ns;
+    last_made_ns = packet.at_ns;
+    if (!wheel.empty()) schedule(number);
+    return number;
+}
+
+// Nearly every flow: nothing has ended, and its first bucket has room, so that it is nowhere. What
+// account_flow() comes to then.
+std::uint32_t FlowTable::State::make_in_first_bucket(const ClassifiedPacket& packet) {
+    TableBucket& bucket = buckets[(packet.hash & slot_mask) / FLOW_PROBES];
+    const unsigned room = tags_equal_to(bucket, FLOW_FREE);
+    if (UNLIKELY(any_freed) || UNLIKELY(tunnelled) || UNLIKELY(any_outer) || UNLIKELY(room == 0) ||
+        UNLIKELY(entries_used == entries_max))
+        return no_entry;
+    // The first one from the hash position on, round to the bucket's start.
+    const unsigned start = packet.hash % FLOW_PROBES;
+    const unsigned turned = room >> start | room << (FLOW_PROBES - start);
+    const std::uint32_t at = (start + static_cast<std::uint32_t>(std::countr_zero(turned))) % FLOW_PROBES;
+    const std::uint32_t number = entries_used++;
+    const __u32 tag = flow_tag(packet.hash);
+    const flow_packet counted = {
+        1, packet.ip_bytes, packet.ifindex, packet.direction, packet.tcp_flags, packet.is_answer, 0};
+    flow_create(this, &entries[number], &packet.key, tag, &counted);
+    bucket.tags.tag[at] = tag;
+    bucket.entry[at] = number;
+    slot_of[number] = (static_cast<std::uint32_t>(packet.hash) & slot_mask & ~(__u32)(FLOW_PROBES - 1)) + at;
+    return number;
+}
+
+std::uint32_t FlowTable::State::make_anywhere(const ClassifiedPacket& packet) {
     packet_facts facts{};
     facts.ifindex = packet.ifindex;
     packet_class& found = described;
@@ -152,11 +188,7 @@ std::uint32_t FlowTable::State::make(const ClassifiedPacket& packet) {
     section.spilled += spilled;
     if (slot == SLOT_NONE) return no_entry;
     const std::uint32_t number = entry_at(slot);
-    ++live;
-    made_in_order &= number + 1 == entries_used && packet.at_ns >= last_made_ns;
-    last_made_ns = packet.at_ns;
     slot_of[number] = slot;
-    if (!wheel.empty()) schedule(number);
     return number;
 }
 
@@ -186,6 +218,7 @@ void FlowTable::State::add(const ClassifiedPacket& packet, std::uint32_t likely_
         if (UNLIKELY(number == no_entry)) return;
         note_moved(number, FlowCounters{});
     }
+    if (likely_entry != number) remember(packet, number);
     if (UNLIKELY(wants_payload(packet, number)) && packet.payload_bytes != 0) offer_payload(packet, number);
     // Told at once, so that a bulk transfer is noticed at the packet that makes it one.
     if (UNLIKELY(reached_volume)) tell_volume(number, sink);
@@ -242,62 +275,177 @@ void FlowTable::State::offer_payload(const ClassifiedPacket& packet, std::uint32
     if (!payload_sink->on_payload(sample)) heard_bits[number / 64] |= bit;
 }
 
+// Where the flows of a chunk probably are; what is needed of them is fetched from memory meanwhile.
+std::array<std::uint32_t, chunk_max> FlowTable::State::look_ahead(
+    std::span<const ClassifiedPacket* const> chunk) const noexcept {
+    using Kind = ClassifiedPacket::Kind;
+    std::array<std::uint32_t, chunk_max> likely;  // of tracked packets
+    for (const ClassifiedPacket* packet : chunk)
+        if (packet->kind == Kind::tracked)
+            __builtin_prefetch(&buckets[(packet->hash & slot_mask) / FLOW_PROBES], 1);
+    for (std::size_t i = 0; i < chunk.size(); ++i) {
+        if (chunk[i]->kind != Kind::tracked) continue;
+        likely[i] = find_tag(chunk[i]->hash);
+        if (likely[i] != no_entry)
+            prefetch(likely[i]);
+        else if (section.spilled != 0)
+            __builtin_prefetch(&buckets[(chunk[i]->hash >> 20 & slot_mask) / FLOW_PROBES], 1);
+    }
+    return likely;
+}
+
+// A tick falls between the same two packets always.
+[[gnu::always_inline]] inline void FlowTable::State::reach(std::uint64_t at_ns, FlowSink& sink) {
+    if (UNLIKELY(at_ns >= next_tick_ns)) advance_to(at_ns, sink);
+    now_max_ns = std::max(now_max_ns, at_ns);
+}
+
+// `carriers`: that of the next tunnelled packet of the kind that this one is of.
+void FlowTable::State::take_one(const ClassifiedPacket& packet, const PacketInput& its_input,
+                                std::uint32_t likely, const flow_outer*& carriers, FlowSink& sink) {
+    using Kind = ClassifiedPacket::Kind;
+    reach(packet.at_ns, sink);
+    input = &its_input;
+    if (packet.kind != Kind::tracked) {
+        if (UNLIKELY(packet.kind == Kind::name_server)) offer_question(packet);
+        return;
+    }
+    tunnelled = packet.tunnelled;
+    if (UNLIKELY(tunnelled)) carrier = carriers++;
+    add(packet, likely, sink);
+}
+
 void FlowTable::State::take(const ClassifiedBatch::Content& batch, std::span<const PacketInput> packets,
                             FlowSink& sink) {
     using Kind = ClassifiedPacket::Kind;
     find_payload_sink(sink);
-    decide(batch);
-    const ClassifiedPacket* next_decided = decided.data();
-    const flow_outer* next_outer[2] = {batch.outers.data(), decided_outers.data()};
+    const UndecidedPacket* next_undecided = batch.undecided.data();
+    const flow_outer* outer = batch.outers.data();
     std::array<const ClassifiedPacket*, chunk_max> chunk;
-    std::array<std::uint32_t, chunk_max> likely{};
     for (std::size_t begin = 0; begin < batch.count; begin += chunk_max) {
         const std::size_t size = std::min(chunk_max, batch.count - begin);
+        std::ptrdiff_t undecided = 0;
         for (std::size_t i = 0; i < size; ++i) {
             chunk[i] = &batch.packets[begin + i];
-            if (chunk[i]->kind == Kind::undecided) chunk[i] = next_decided++;
-            if (chunk[i]->kind == Kind::tracked)
-                __builtin_prefetch(&buckets[(chunk[i]->hash & slot_mask) / FLOW_PROBES], 1);
+            undecided += chunk[i]->kind == Kind::undecided ? 1 : 0;
         }
+        if (undecided != 0) decide(std::span(chunk).first(size), next_undecided);
+        next_undecided += undecided;
+        const flow_outer* decided_outer = decided_outers.data();
+        const auto likely = look_ahead(std::span(chunk).first(size));
         for (std::size_t i = 0; i < size; ++i) {
-            if (chunk[i]->kind != Kind::tracked) continue;
-            likely[i] = find_tag(chunk[i]->hash);
-            if (likely[i] != no_entry)
-                prefetch(likely[i]);
-            else if (section.spilled != 0)
-                __builtin_prefetch(&buckets[(chunk[i]->hash >> 20 & slot_mask) / FLOW_PROBES], 1);
-        }
-        for (std::size_t i = 0; i < size; ++i) {
-            const ClassifiedPacket& packet = *chunk[i];
-            // A tick falls between the same two packets always.
-            if (UNLIKELY(packet.at_ns >= next_tick_ns)) advance_to(packet.at_ns, sink);
-            now_max_ns = std::max(now_max_ns, packet.at_ns);
-            input = &packets[begin + i];
-            if (packet.kind != Kind::tracked) {
-                if (UNLIKELY(packet.kind == Kind::name_server)) offer_question(packet);
-                continue;
-            }
-            tunnelled = packet.tunnelled;
-            if (UNLIKELY(tunnelled))
-                carrier = next_outer[batch.packets[begin + i].kind == Kind::undecided ? 1 : 0]++;
-            add(packet, likely[i], sink);
+            const bool was_undecided = batch.packets[begin + i].kind == Kind::undecided;
+            take_one(*chunk[i], packets[begin + i], likely[i], was_undecided ? decided_outer : outer, sink);
         }
     }
 }
 
+// A packet whose tuple is known, and counted. Its flow is where the tuple says, or is looked for.
+[[gnu::always_inline]] inline void FlowTable::State::add_known(const PacketInput& packet,
+                                                               const ReadPacket& seen, KnownTuple& tuple,
+                                                               FlowSink& sink) {
+    reach(packet.at_ns, sink);
+    if (UNLIKELY(!tuple.tracked)) return;
+    const std::uint32_t number = tuple.entry;
+    const bool is_there = LIKELY(number != no_entry) && LIKELY(entries[number].tag == flow_tag(tuple.hash)) &&
+                          LIKELY(flow_key_equal(&entries[number].key, &tuple.key));
+    if (UNLIKELY(!is_there) || UNLIKELY(may_want_payload(tuple, number))) {
+        ClassifiedPacket whole;
+        describe_known(packet, seen, tuple, sample_payload, whole);
+        input = &packet;
+        tunnelled = false;
+        add(whole, is_there ? number : no_entry, sink);
+        return;
+    }
+    now_ns = packet.at_ns;
+    if (UNLIKELY(!has_moved(number))) note_moved(number, counters_of(entries[number]));
+    const flow_packet counted = {
+        1, seen.plain.ip_bytes, packet.ifindex, tuple.direction, seen.plain.tcp_flags, 0, 0};
+    if (UNLIKELY(flow_add(this, &entries[number], &counted, packet.at_ns) != 0)) tell_volume(number, sink);
+}
+
+// The first half for a chunk: counts packets of known tuples, classifies the others into own_batch. Returns a
+// bit for each that is known.
+std::uint32_t FlowTable::State::classify_chunk(std::span<const PacketInput> packets,
+                                               std::span<const ReadPacket> chunk, InterfaceTally& tally) {
+    ClassifiedBatch::Content& content = *own_batch.content_;
+    content.count = 0;
+    content.outers.clear();
+    content.undecided.clear();
+    // Places of tuples that this chunk knows: a bit each, and now and then one that stands for another too.
+    std::array<std::uint64_t, 4> in_use{};
+    const auto bit_of = [](std::uint32_t place) { return std::uint64_t{1} << place % 64; };
+    const auto word_of = [&](std::uint32_t place) -> std::uint64_t& {
+        return in_use[place / 64 % in_use.size()];
+    };
+    std::uint32_t known_bits = 0;
+    static_assert(chunk_max == 32);
+    for (std::size_t i = 0; i < packets.size(); ++i) {
+        const ReadPacket& seen = chunk[i];
+        tally.at(packets[i].interface);
+        KnownTuple* tuple = nullptr;
+        if (LIKELY(seen.place != KnownTuples::no_place)) {
+            tuple = &known[seen.place];
+            if (LIKELY(tuple->is_of(seen.plain, seen.word))) {
+                word_of(seen.place) |= bit_of(seen.place);
+                known_bits |= 1u << i;
+                count_known(*this, tally, packets[i], seen.plain, *tuple);
+                if (LIKELY(tuple->entry != no_entry))
+                    prefetch(tuple->entry);
+                else
+                    __builtin_prefetch(&buckets[(tuple->hash & slot_mask) / FLOW_PROBES], 1);
+                continue;
+            }
+            // A tuple stays where it is until the chunk is done with it.
+            if ((word_of(seen.place) & bit_of(seen.place)) != 0) tuple = nullptr;
+        }
+        take_unknown(*this, networks, tally, packets[i], seen, tuple, content,
+                     content.packets[content.count++]);
+    }
+    return known_bits;
+}
+
+void FlowTable::State::account_chunk(std::span<const PacketInput> packets, std::span<const ReadPacket> chunk,
+                                     InterfaceTally& tally, FlowSink& sink) {
+    using Kind = ClassifiedPacket::Kind;
+    const std::uint32_t known_bits = classify_chunk(packets, chunk, tally);
+    const ClassifiedBatch::Content& content = *own_batch.content_;
+    std::array<const ClassifiedPacket*, chunk_max> others;
+    for (std::size_t i = 0; i < content.count; ++i) others[i] = &content.packets[i];
+    if (UNLIKELY(!content.undecided.empty()))
+        decide(std::span(others).first(content.count), content.undecided.data());
+    if ((known_bits >> (packets.size() - 1) & 1) != 0)
+        last = class_of(packets.back(), known[chunk.back().place], chunk.back().plain);
+    else if (content.packets[content.count - 1].kind != Kind::undecided)
+        last = content.last;
+    const auto likely = look_ahead(std::span(others).first(content.count));
+    const flow_outer* outer = content.outers.data();
+    const flow_outer* decided_outer = decided_outers.data();
+    std::size_t other = 0;
+    for (std::size_t i = 0; i < packets.size(); ++i) {
+        if (LIKELY((known_bits >> i & 1) != 0)) {
+            add_known(packets[i], chunk[i], known[chunk[i].place], sink);
+            continue;
+        }
+        const bool was_undecided = content.packets[other].kind == Kind::undecided;
+        take_one(*others[other], packets[i], likely[other], was_undecided ? decided_outer : outer, sink);
+        ++other;
+    }
+}
+
 void FlowTable::account(std::span<const PacketInput> packets, FlowSink& sink) {
-    if (packets.empty()) return;
     State& s = *state_;
-    // In pieces that stay in the first- and second-level caches from one half to the other.
-    constexpr std::size_t piece_max = 256;
-    for (std::size_t begin = 0; begin < packets.size(); begin += piece_max) {
-        const auto piece = packets.subspan(begin, std::min(piece_max, packets.size() - begin));
-        ClassifiedBatch::Content& content = *s.own_batch.content_;
-        classify_packets(s, s.networks, piece, content);
-        const bool last_is_undecided =
-            content.packets[content.count - 1].kind == ClassifiedPacket::Kind::undecided;
-        s.take(content, piece, sink);
-        if (!last_is_undecided) s.last = content.last;
+    s.find_payload_sink(sink);
+    s.own_batch.content_->reserve(chunk_max);
+    InterfaceTally tally(s);
+    std::array<ReadPacket, chunk_max> chunk;
+    for (std::size_t begin = 0; begin < packets.size(); begin += chunk_max) {
+        const std::size_t size = std::min(chunk_max, packets.size() - begin);
+        for (std::size_t i = 0; i < size; ++i) {
+            prefetch_header(packets, begin + i + headers_ahead);
+            read_packet(packets[begin + i], s.known, chunk[i]);
+        }
+        s.account_chunk(packets.subspan(begin, size), std::span(chunk).first(size), tally, sink);
     }
 }
 
@@ -341,6 +489,7 @@ FlowTable::~FlowTable() = default;
 void FlowTable::install_region(std::span<const std::byte> block) noexcept {
     state_->region = reinterpret_cast<const __u16*>(block.data());
     state_->region_cells = static_cast<__u32>(block.size() / sizeof(__u16));
+    state_->known.forget();
 }
 
 // The general way: every equal tag of both buckets.

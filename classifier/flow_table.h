@@ -11,9 +11,10 @@
 //           table. The sink gets at most updates_max at a time.
 // Threads:  one owner.
 // Limits:   slots_max and memory_max_bytes: a flow that finds no room counts to the totals and to
-// LOSS_FLOWS_FULL. Memory:   flow_bytes a flow and slot_bytes a slot, two to four slots a flow while it
-// grows; and for conversations
-//           whose direction only the order of packets tells, see first_sender.h.
+//           LOSS_FLOWS_FULL.
+// Memory:   flow_bytes a flow and slot_bytes a slot, two to four slots a flow while it grows; for
+//           conversations whose direction only the order of packets tells, see first_sender.h; and 2 MiB for
+//           known tuples (known_tuples.h), which no limit counts.
 // Growing:  moves the 8 bytes of every slot at once, 10 to 20 ns a flow. Who may not pause so long starts
 // with
 //           slots_start = slots_max.

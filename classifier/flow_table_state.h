@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "classifier/classify_step.h"
 #include "classifier/first_sender.h"
 #include "classifier/payload_sample.h"
 #include "classifier/table_platform.h"
@@ -12,7 +13,6 @@
 namespace egresswatch {
 
 constexpr std::uint64_t second_ns = 1'000'000'000;
-constexpr std::uint32_t no_entry = 0xffffffff;
 
 [[nodiscard]] inline FlowCounters counters_of(const datapath::flow_entry& entry) noexcept {
     return {entry.packets_out, entry.bytes_out, entry.packets_in, entry.bytes_in};
@@ -35,9 +35,21 @@ struct FlowTable::State : datapath::TablePlatform {
 
     // Packets.
     void take(const ClassifiedBatch::Content& batch, std::span<const PacketInput> packets, FlowSink& sink);
-    void decide(const ClassifiedBatch::Content& batch);
+    void take_one(const ClassifiedPacket& packet, const PacketInput& its_input, std::uint32_t likely,
+                  const datapath::flow_outer*& carriers, FlowSink& sink);
+    void account_chunk(std::span<const PacketInput> packets, std::span<const ReadPacket> chunk,
+                       InterfaceTally& tally, FlowSink& sink);
+    void add_known(const PacketInput& packet, const ReadPacket& seen, KnownTuple& tuple, FlowSink& sink);
+    [[nodiscard]] std::uint32_t classify_chunk(std::span<const PacketInput> packets,
+                                               std::span<const ReadPacket> chunk, InterfaceTally& tally);
+    [[nodiscard]] std::array<std::uint32_t, chunk_max> look_ahead(
+        std::span<const ClassifiedPacket* const> chunk) const noexcept;
+    void reach(std::uint64_t at_ns, FlowSink& sink);
+    void decide(std::span<const ClassifiedPacket*> chunk, const UndecidedPacket* next);
     void add(const ClassifiedPacket& packet, std::uint32_t likely_entry, FlowSink& sink);
     [[nodiscard]] std::uint32_t make(const ClassifiedPacket& packet);
+    [[nodiscard]] std::uint32_t make_in_first_bucket(const ClassifiedPacket& packet);
+    [[nodiscard]] std::uint32_t make_anywhere(const ClassifiedPacket& packet);
     void find_payload_sink(FlowSink& sink) noexcept;
     void offer_question(const ClassifiedPacket& packet);
     void offer_payload(const ClassifiedPacket& packet, std::uint32_t number);
@@ -50,6 +62,14 @@ struct FlowTable::State : datapath::TablePlatform {
                                                                       : sampled_datagrams_max) &&
                (heard_bits[number / 64] >> number % 64 & 1) == 0;
     }
+    // The same of the next packet of a known tuple, for an entry that is its flow's; or true for want of
+    // looking.
+    [[nodiscard]] bool may_want_payload(const KnownTuple& tuple, std::uint32_t number) const noexcept {
+        const std::uint64_t before = entries[number].packets_out + entries[number].packets_in;
+        if (LIKELY(before >= tuple.sampled)) return UNLIKELY(tuple.sampled == sampled_always);
+        return tuple.sampled == sampled_always || (heard_bits[number / 64] >> number % 64 & 1) == 0;
+    }
+    void remember(const ClassifiedPacket& packet, std::uint32_t number) noexcept;
     [[nodiscard]] std::uint32_t find_tag(std::uint64_t hash) const noexcept;
     [[nodiscard]] bool may_be_elsewhere(std::uint64_t hash) const noexcept;
     [[nodiscard]] std::uint32_t find(const datapath::flow_key& key, std::uint64_t hash) const noexcept;
@@ -89,6 +109,7 @@ struct FlowTable::State : datapath::TablePlatform {
     datapath::section_state section{};
     datapath::walk_state walk{};
     LocalNetworks networks;
+    KnownTuples known;
     ClassifiedBatch own_batch;
     FirstSenders first_senders;
     std::uint32_t flows_max = 0;
@@ -118,7 +139,7 @@ struct FlowTable::State : datapath::TablePlatform {
     std::uint64_t next_tick_ns = 0;  // 0: no packet yet
     std::uint64_t timers_done_second = 0;
 
-    // Packets whose direction the order decides, once decided; and their outer addresses.
+    // Of a chunk: packets whose direction the order decides, once decided; and their outer addresses.
     std::vector<ClassifiedPacket> decided;
     std::vector<datapath::flow_outer> decided_outers;
     datapath::packet_class last{};

@@ -8,8 +8,8 @@
 #include <cstring>
 #include <utility>
 
+#include "classifier/classify_step.h"
 #include "classifier/first_sender.h"
-#include "classifier/table_platform.h"
 
 namespace egresswatch {
 
@@ -17,8 +17,7 @@ using namespace datapath;
 
 namespace {
 
-constexpr std::size_t prefetch_ahead = 8;  // packets whose headers are fetched from memory meanwhile
-constexpr std::uint8_t nothing = 0;        // what an empty packet points at
+constexpr std::uint8_t nothing = 0;  // what an empty packet points at
 constexpr std::uint8_t undecided = DIRECTION_COUNT;
 constexpr const char* border_prefixes[] = {
     "10.0.0.0/8",     "172.16.0.0/12", "192.168.0.0/16",  // RFC 1918
@@ -71,56 +70,34 @@ packet_facts facts_of(const PacketInput& packet) noexcept {
     return facts;
 }
 
-// Nearly every packet is a plain one: of such a walk needs no more than its bytes.
-DATAPATH_INLINE void walk(TablePlatform& platform, const PacketInput& packet, packet_class& found) {
-    const bool plain = packet.link.offset == 0 && packet.link.start == LinkStart::ethernet;
-    if (LIKELY(plain) && LIKELY(walk_fast(platform.data, platform.data + platform.captured, START_ETHERNET,
-                                          packet.wire_bytes, &found.walk)))
-        return;
+void walk(TablePlatform& platform, const PacketInput& packet, packet_class& found) {
     const packet_facts facts = facts_of(packet);
     (void)walk_packet(&platform, platform.data, platform.data + platform.captured, &facts, &found);
 }
 
-// What the packets of a batch add to an interface's totals, one addition a packet and sum: in user space
-// nothing is segmented, so that what was given, what was seen and the sum of the outcomes are the same.
-class InterfaceTally {
-public:
-    InterfaceTally(TablePlatform& platform) : platform_(platform) {}
-    ~InterfaceTally() { settle(); }
-    InterfaceTally(const InterfaceTally&) = delete;
-    InterfaceTally& operator=(const InterfaceTally&) = delete;
-
-    void at(std::uint32_t interface) {
-        if (LIKELY(interface == interface_)) return;
-        settle();
-        interface_ = interface;
-        if (interface >= platform_.interfaces.size()) platform_.interfaces.resize(interface + 1);
-    }
-    void add(const packet_class& found) noexcept {
-        traffic& outcome = outcomes_[found.direction][found.outcome];
-        outcome.packets += found.packets;
-        outcome.bytes += found.frame_bytes;
-    }
-
-private:
-    void settle() noexcept {
-        for (std::size_t direction = 0; direction < DIRECTION_COUNT; ++direction) {
-            iface_direction& totals = platform_.interfaces[interface_].by_direction[direction];
-            for (std::size_t outcome = 0; outcome < OUTCOME_COUNT; ++outcome) {
-                const traffic& sum = outcomes_[direction][outcome];
-                for (traffic* total : {&totals.as_given, &totals.seen, &totals.outcome[outcome]}) {
-                    total->packets += sum.packets;
-                    total->bytes += sum.bytes;
-                }
-            }
-        }
-        outcomes_ = {};
-    }
-
-    TablePlatform& platform_;
-    std::uint32_t interface_ = 0;
-    std::array<std::array<traffic, OUTCOME_COUNT>, DIRECTION_COUNT> outcomes_{};
-};
+// What was read of a plain packet is its walk, unless it may be a tunnel's. False: it has to be walked.
+DATAPATH_INLINE bool walk_of(const PlainPacket& plain, walk_result& out) {
+    const auto proto = static_cast<__u8>(plain.sent >> 32);
+    const auto source = static_cast<__u16>(plain.sent);
+    const auto destination = static_cast<__u16>(plain.sent >> 16);
+    if (proto != PROTO_TCP && proto != PROTO_UDP) return false;
+    if (proto == PROTO_UDP && (is_tunnel_port(host16(source)) || is_tunnel_port(host16(destination))))
+        return false;
+    std::memcpy(out.src, plain.source, sizeof out.src);
+    std::memcpy(out.dst, plain.destination, sizeof out.dst);
+    out.sport = source;
+    out.dport = destination;
+    out.l4_proto = proto;
+    out.tcp_flags = plain.tcp_flags;
+    out.status = WALK_IP;
+    out.levels = 0;
+    out.tunnel = TUNNEL_NONE;
+    out.flags = 0;
+    out.ip_offset = plain.ip_offset;
+    out.ip_bytes = plain.ip_bytes;
+    out.payload_offset = plain.payload_offset;
+    return true;
+}
 
 // Of two ends of a packet the nearer one is ours: the one in the home region where the other is beyond it;
 // with `direction_by_region` by all kinds (local before home before unknown before outside), then the
@@ -183,26 +160,16 @@ LocalNetworks::LocalNetworks(const std::vector<Prefix>& prefixes) {
 
 namespace {
 
-DATAPATH_INLINE void locate_payload(std::uint32_t captured_bytes, const walk_result& walk,
-                                    ClassifiedPacket& out) {
-    constexpr std::uint32_t offset_max = 0xffff;
-    const std::uint32_t end = std::min(captured_bytes, walk.ip_offset + walk.ip_bytes);
-    const bool is_there = (walk.payload_offset != 0) & (walk.payload_offset <= offset_max) &
-                          (end > walk.payload_offset) &
-                          ((walk.l4_proto == PROTO_TCP) | (walk.l4_proto == PROTO_UDP));
-    out.payload_offset = static_cast<std::uint16_t>(walk.payload_offset);
-    out.payload_bytes =
-        static_cast<std::uint16_t>(is_there ? std::min(end - walk.payload_offset, offset_max) : 0);
-}
-
 // For every packet: in its caller.
 DATAPATH_INLINE void fill_in(TablePlatform& platform, std::uint32_t captured_bytes, std::uint32_t ifindex,
                              const packet_class& found, ClassifiedPacket& out, flow_outer& outer) {
     out.kind = ClassifiedPacket::Kind::untracked;
     out.tunnelled = false;
     out.payload_bytes = 0;
-    if (platform.sample_payload && LIKELY(found.walk.status == WALK_IP))
-        locate_payload(captured_bytes, found.walk, out);
+    if (platform.sample_payload && LIKELY(found.walk.status == WALK_IP) &&
+        LIKELY(found.walk.l4_proto == PROTO_TCP || found.walk.l4_proto == PROTO_UDP))
+        locate_payload(captured_bytes, found.walk.ip_offset + found.walk.ip_bytes, found.walk.payload_offset,
+                       out);
     if (LIKELY(is_tracked(&platform, &found))) {
         out.kind = ClassifiedPacket::Kind::tracked;
     } else {
@@ -262,55 +229,105 @@ PacketClassifier::~PacketClassifier() = default;
 void PacketClassifier::install_region(std::span<const std::byte> block) noexcept {
     state_->region = reinterpret_cast<const __u16*>(block.data());
     state_->region_cells = static_cast<__u32>(block.size() / sizeof(__u16));
+    state_->known.forget();
 }
 
 void PacketClassifier::classify(std::span<const PacketInput> packets, ClassifiedBatch& batch) {
-    classify_packets(*state_, state_->networks, packets, *batch.content_);
+    classify_packets(*state_, state_->networks, state_->known, packets, *batch.content_);
 }
 
-void classify_packets(TablePlatform& s, const LocalNetworks& networks, std::span<const PacketInput> packets,
-                      ClassifiedBatch::Content& content) {
-    if (content.capacity < packets.size()) {
-        content.packets = std::make_unique_for_overwrite<ClassifiedPacket[]>(packets.size());
-        content.capacity = packets.size();
+void take_unknown(TablePlatform& platform, const LocalNetworks& networks, InterfaceTally& tally,
+                  const PacketInput& packet, const ReadPacket& seen, KnownTuple* known,
+                  ClassifiedBatch::Content& content, ClassifiedPacket& out) {
+    out.at_ns = packet.at_ns;
+    out.place = seen.place;
+    platform.data = packet.bytes.empty() ? &nothing : packet.bytes.data();
+    platform.captured = static_cast<std::uint32_t>(packet.bytes.size());
+    packet_class& found = content.last;
+    const bool plain = LIKELY(seen.place != KnownTuples::no_place) && LIKELY(walk_of(seen.plain, found.walk));
+    if (UNLIKELY(!plain)) walk(platform, packet, found);
+    found.direction = packet.direction;
+    if (found.direction >= DIRECTION_COUNT)
+        found.direction = found.walk.status == WALK_IP ? direction_by_address(platform, networks, found.walk)
+                                                       : std::uint8_t{DIRECTION_OUT};
+    if (found.direction == undecided) {
+        const walk_result& walk = found.walk;
+        out.kind = ClassifiedPacket::Kind::undecided;
+        out.hash = FirstSenders::conversation(walk.src, walk.dst, walk.sport, walk.dport, walk.l4_proto);
+        content.undecided.push_back({facts_of(packet), found, packet.interface});
+        return;
     }
+    count_frame(packet.wire_bytes, &found);
+    count_class(&platform, &found);
+    tally.add(found.direction, found.outcome, packet.wire_bytes);
+    flow_outer outer;
+    fill_in(platform, platform.captured, packet.ifindex, found, out, outer);
+    if (UNLIKELY(out.tunnelled)) content.outers.push_back(outer);
+    if (known == nullptr || !plain || platform.region == nullptr) return;
+    const bool tracked = out.kind == ClassifiedPacket::Kind::tracked;
+    const bool speaks_dns = is_name_server_port(found.walk.sport) || is_name_server_port(found.walk.dport);
+    // Of a name server's packet that has no flow the payload is wanted: each is looked at.
+    if (!tracked && speaks_dns) return;
+    if (!tracked) {
+        make_key(&found, &out.key);
+        out.hash = 0;
+    }
+    const bool is_tcp = found.walk.l4_proto == PROTO_TCP;
+    const auto sampled =
+        speaks_dns ? sampled_always
+                   : static_cast<std::uint8_t>(is_tcp ? sampled_packets_max : sampled_datagrams_max);
+    static_assert(sampled_packets_max < sampled_always && sampled_datagrams_max < sampled_always);
+    *known = {out.key,
+              out.hash,
+              seen.word,
+              found.direction,
+              found.kind,
+              tracked,
+              platform.sample_payload ? sampled : std::uint8_t{0},
+              no_entry};
+}
+
+packet_class class_of(const PacketInput& packet, const KnownTuple& tuple, const PlainPacket& plain) {
+    packet_class out{};
+    (void)walk_of(plain, out.walk);
+    count_frame(packet.wire_bytes, &out);
+    out.class_id = tuple.key.class_id;
+    out.kind = out.outcome = tuple.kind;
+    out.direction = tuple.direction;
+    return out;
+}
+
+void classify_packets(TablePlatform& s, const LocalNetworks& networks, KnownTuples& known,
+                      std::span<const PacketInput> packets, ClassifiedBatch::Content& content) {
+    content.reserve(packets.size());
     content.count = packets.size();
     content.outers.clear();
     content.undecided.clear();
-    flow_outer outer;
-    packet_class found;
     InterfaceTally tally(s);
-    for (std::size_t i = 0; i < packets.size(); ++i) {
-        if (i + prefetch_ahead < packets.size()) {
-            const std::uint8_t* ahead = packets[i + prefetch_ahead].bytes.data();
-            __builtin_prefetch(ahead);
-            __builtin_prefetch(ahead + 63);
+    std::array<ReadPacket, chunk_max> chunk;
+    for (std::size_t begin = 0; begin < packets.size(); begin += chunk_max) {
+        const std::size_t size = std::min(chunk_max, packets.size() - begin);
+        for (std::size_t i = 0; i < size; ++i) {
+            prefetch_header(packets, begin + i + headers_ahead);
+            read_packet(packets[begin + i], known, chunk[i]);
         }
-        const PacketInput& packet = packets[i];
-        s.data = packet.bytes.empty() ? &nothing : packet.bytes.data();
-        s.captured = static_cast<std::uint32_t>(packet.bytes.size());
-        tally.at(packet.interface);
-        walk(s, packet, found);
-        ClassifiedPacket& out = content.packets[i];
-        out.at_ns = packet.at_ns;
-        found.direction = packet.direction;
-        if (found.direction >= DIRECTION_COUNT)
-            found.direction = found.walk.status == WALK_IP ? direction_by_address(s, networks, found.walk)
-                                                           : std::uint8_t{DIRECTION_OUT};
-        if (found.direction == undecided) {
-            const walk_result& walk = found.walk;
-            out.kind = ClassifiedPacket::Kind::undecided;
-            out.hash = FirstSenders::conversation(walk.src, walk.dst, walk.sport, walk.dport, walk.l4_proto);
-            content.undecided.push_back({facts_of(packet), found, packet.interface});
-            continue;
+        for (std::size_t i = 0; i < size; ++i) {
+            const PacketInput& packet = packets[begin + i];
+            const ReadPacket& seen = chunk[i];
+            ClassifiedPacket& out = content.packets[begin + i];
+            tally.at(packet.interface);
+            KnownTuple* tuple = nullptr;
+            if (LIKELY(seen.place != KnownTuples::no_place)) {
+                tuple = &known[seen.place];
+                if (LIKELY(tuple->is_of(seen.plain, seen.word))) {
+                    count_known(s, tally, packet, seen.plain, *tuple);
+                    describe_known(packet, seen, *tuple, s.sample_payload, out);
+                    continue;
+                }
+            }
+            take_unknown(s, networks, tally, packet, seen, tuple, content, out);
         }
-        count_frame(packet.wire_bytes, &found);
-        count_class(&s, &found);
-        tally.add(found);
-        fill_in(s, s.captured, packet.ifindex, found, out, outer);
-        if (UNLIKELY(out.tunnelled)) content.outers.push_back(outer);
     }
-    content.last = found;
 }
 
 }  // namespace egresswatch

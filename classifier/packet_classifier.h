@@ -6,7 +6,8 @@
 //           (FlowTable::classifier()), hands the batches to the table in the order of the packets, and its
 //           totals at the end (FlowTable::absorb()).
 // Threads:  one; the region block is shared and read only.
-// Limits:   a batch grows to the largest number of packets ever given at once: 72 B a packet.
+// Limits:   a batch grows to the largest number of packets ever given at once: 80 B a packet.
+// Memory:   2 MiB for known tuples (known_tuples.h).
 // Not here: who sent first, flows, ticks (flow_table.h).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

@@ -17,6 +17,7 @@
 
 #include "classifier/datapath/walk_platform_memory.h"
 #include "classifier/flow_table.h"
+#include "classifier/payload_sample.h"
 #include "classifier/zeroed_array.h"
 
 namespace egresswatch::datapath {
@@ -156,10 +157,13 @@ DATAPATH_INLINE struct section_state* platform_section(platform_ctx ctx) {
 }  // namespace egresswatch::datapath
 
 #include "classifier/datapath/account.h"
+#include "classifier/known_tuples.h"
 
 namespace egresswatch {
 
-// What the flow table needs of a packet. 72 bytes: it may cross from one core to another.
+constexpr std::uint32_t no_entry = 0xffffffff;
+
+// What the flow table needs of a packet. 80 bytes: it may cross from one core to another.
 struct ClassifiedPacket {
     enum class Kind : std::uint8_t {
         untracked,  // counted; only its time matters
@@ -181,8 +185,9 @@ struct ClassifiedPacket {
     // From the start of the frame. 0 bytes: none, or nobody wants it.
     std::uint16_t payload_offset;
     std::uint16_t payload_bytes;
+    std::uint32_t place;  // of its tuple in the classifier's KnownTuples; no_place: it has none
 };
-static_assert(sizeof(ClassifiedPacket) == 72);
+static_assert(sizeof(ClassifiedPacket) == 80);
 
 [[nodiscard]] constexpr bool is_name_server_port(std::uint16_t big_endian) noexcept {
     return big_endian == 0x3500;  // 53
@@ -203,7 +208,13 @@ struct ClassifiedBatch::Content {
     std::size_t count = 0;
     std::vector<datapath::flow_outer> outers;
     std::vector<UndecidedPacket> undecided;
-    datapath::packet_class last;  // of the last packet, unless that is undecided
+    datapath::packet_class last;  // of the last packet of an unknown tuple, undecided ones too
+
+    void reserve(std::size_t packets_max) {
+        if (capacity >= packets_max) return;
+        packets = std::make_unique_for_overwrite<ClassifiedPacket[]>(packets_max);
+        capacity = packets_max;
+    }
 };
 
 // What `local_networks` say, made ready for one comparison a prefix.
@@ -242,10 +253,11 @@ struct PacketClassifier::State : datapath::TablePlatform {
 
     datapath::walk_state walk{};
     LocalNetworks networks;
+    KnownTuples known;
 };
 
 // Walks the packets, counts those whose direction the addresses tell, and describes all of them in order.
-void classify_packets(datapath::TablePlatform& platform, const LocalNetworks& networks,
+void classify_packets(datapath::TablePlatform& platform, const LocalNetworks& networks, KnownTuples& known,
                       std::span<const PacketInput> packets, ClassifiedBatch::Content& content);
 
 // Fills in what is known of a packet whose direction is.

@@ -1,7 +1,8 @@
 // tests/fuzz/walk_fuzz.cpp - any bytes as a packet of any link type: no crash, one outcome, one answer.
 //
 // The first four bytes choose: link type, direction, how much longer the packet was on the wire. Held for
-// each input: the fast walk agrees with the full one where it answers; the frame is in exactly one outcome;
+// each input: the fast walk agrees with the full one where it answers, and what is
+// read without a guess with the fast one; the frame is in exactly one outcome;
 // bytes never exceed the frame; a packet and its cut-off copy never disagree on addresses.
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
@@ -13,6 +14,8 @@
 #include "classifier/flow_table.h"
 #include "classifier/link_type.h"
 #include "tests/support/memory_frame.h"
+//
+#include "classifier/plain_packet.h"
 
 namespace {
 
@@ -48,6 +51,26 @@ void fast_equals_full(const std::vector<std::uint8_t>& bytes, std::uint32_t wire
     }
 }
 
+// Read without a guess: the same as the fast walk's answer, which refuses nothing of it but a tunnel's port.
+void plain_equals_fast(const std::vector<std::uint8_t>& bytes, std::uint32_t wire_bytes) {
+    PlainPacket plain;
+    if (!read_plain(bytes.data(), static_cast<__u32>(bytes.size()), wire_bytes, plain)) return;
+    if (plain.sent >> 32 != PROTO_TCP && plain.sent >> 32 != PROTO_UDP) return;
+    walk_result fast;
+    const bool to_tunnel =
+        plain.sent >> 32 == PROTO_UDP && (is_tunnel_port(host16(static_cast<__u16>(plain.sent))) != 0 ||
+                                          is_tunnel_port(host16(static_cast<__u16>(plain.sent >> 16))) != 0);
+    const bool answers =
+        walk_fast(bytes.data(), bytes.data() + bytes.size(), START_ETHERNET, wire_bytes, &fast) != 0;
+    require(answers != to_tunnel);
+    if (!answers) return;
+    require(std::memcmp(plain.source, fast.src, 16) == 0 &&
+            std::memcmp(plain.destination, fast.dst, 16) == 0);
+    require(plain.sent == (fast.sport | __u64{fast.dport} << 16 | __u64{fast.l4_proto} << 32));
+    require(plain.ip_offset == fast.ip_offset && plain.ip_bytes == fast.ip_bytes);
+    require(plain.payload_offset == fast.payload_offset && plain.tcp_flags == fast.tcp_flags);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -57,6 +80,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::vector<std::uint8_t> bytes(data + 4, data + size);  // exact: a sanitizer sees one byte too far
     const auto wire_bytes = static_cast<std::uint32_t>(bytes.size() + data[3] * 7u);
     if (!bytes.empty()) fast_equals_full(bytes, wire_bytes);
+    plain_equals_fast(bytes, wire_bytes);
 
     static FlowTable table({.slots_start = 64, .slots_max = 256, .track_all = true});
     static NullSink sink;

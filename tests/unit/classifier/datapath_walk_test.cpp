@@ -1,9 +1,12 @@
 // tests/unit/classifier/datapath_walk_test.cpp - the header walk, by hand-built packets; captures are in
 // tests/corpus. SPDX-License-Identifier: Apache-2.0
+#include <cstring>
 #include <random>
 
 #include "tests/support/catch.h"
 #include "tests/support/datapath_bench.h"
+//
+#include "classifier/plain_packet.h"
 #include "tests/support/packet_builder.h"
 
 using namespace egresswatch;
@@ -232,11 +235,36 @@ TEST_CASE("endless headers end", "[classifier][walk]") {
     CHECK((r.flags & WALK_HEADERS_MAX) != 0);
 }
 
+namespace {
+
+bool is_plain_proto(const PlainPacket& packet) {
+    return packet.sent >> 32 == PROTO_TCP || packet.sent >> 32 == PROTO_UDP;
+}
+
+// Of UDP: the fast walk leaves it to the full one.
+bool goes_to_tunnel(const PlainPacket& packet) {
+    const auto source = host16(static_cast<__u16>(packet.sent));
+    const auto destination = host16(static_cast<__u16>(packet.sent >> 16));
+    return packet.sent >> 32 == PROTO_UDP &&
+           (is_tunnel_port(source) != 0 || is_tunnel_port(destination) != 0);
+}
+
+bool is_same(const PlainPacket& plain, const walk_result& fast) {
+    return std::memcmp(plain.source, fast.src, 16) == 0 &&
+           std::memcmp(plain.destination, fast.dst, 16) == 0 &&
+           plain.sent == (fast.sport | __u64{fast.dport} << 16 | __u64{fast.l4_proto} << 32) &&
+           plain.ip_offset == fast.ip_offset && plain.ip_bytes == fast.ip_bytes &&
+           plain.payload_offset == fast.payload_offset && plain.tcp_flags == fast.tcp_flags;
+}
+
+}  // namespace
+
 TEST_CASE("where the fast walk answers, the full walk gives the same answer",
           "[classifier][walk][property]") {
     std::mt19937 random(20261124);
     const auto any = [&](unsigned below) { return static_cast<unsigned>(random() % below); };
     unsigned answered = 0;
+    unsigned read_plainly = 0;
     for (int round = 0; round < 200'000; round++) {
         PacketBuilder packet;
         const bool l3 = any(2) != 0;
@@ -261,11 +289,22 @@ TEST_CASE("where the fast walk answers, the full walk gives the same answer",
         const auto wire = static_cast<__u32>(bytes.size()) + (any(3) ? 0 : any(100));
         const __u8 start = l3 ? START_IP : START_ETHERNET;
         walk_result fast{};
-        if (!walk_fast(bytes.data(), bytes.data() + bytes.size(), start, wire, &fast)) continue;
+        const bool is_fast = walk_fast(bytes.data(), bytes.data() + bytes.size(), start, wire, &fast) != 0;
+        PlainPacket plain;
+        if (start == START_ETHERNET &&
+            read_plain(bytes.data(), static_cast<__u32>(bytes.size()), wire, plain) &&
+            is_plain_proto(plain)) {
+            INFO("round " << round << ": " << packet.to_scapy());
+            REQUIRE(is_fast != goes_to_tunnel(plain));
+            if (is_fast) REQUIRE(is_same(plain, fast));
+            read_plainly++;
+        }
+        if (!is_fast) continue;
         answered++;
         const auto full = walk_bytes(bytes, wire, start);
         INFO("round " << round << ": " << packet.to_scapy());
         REQUIRE(std::memcmp(&fast, &full, offsetof(walk_result, outer_src)) == 0);
     }
     CHECK(answered > 40'000);
+    CHECK(read_plainly > 5'000);
 }

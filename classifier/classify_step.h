@@ -1,0 +1,138 @@
+// classifier/classify_step.h - what is done with each packet before the order of packets matters. Internal to
+// classifier/: packet_classifier.cpp and flow_table.cpp go through these steps, each in its own loop.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Read it (read_packet), look at what is known of its tuple, then count it by that (count_known) or find out
+// (take_unknown). Packets are read a chunk ahead, so that the lines that they need come from memory side by
+// side.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "classifier/table_platform.h"
+
+namespace egresswatch {
+
+// Packets whose lines are fetched from memory side by side: enough to hide a miss behind the others' work,
+// few enough that what was fetched is still in the first-level cache when it is used.
+constexpr std::size_t chunk_max = 32;
+constexpr std::size_t headers_ahead = 8;  // packets whose headers are fetched meanwhile
+
+// What the packets of a batch add to an interface's totals, one addition a packet and sum: in user space
+// nothing is segmented, so that what was given, what was seen and the sum of the outcomes are the same.
+class InterfaceTally {
+public:
+    explicit InterfaceTally(datapath::TablePlatform& platform) : platform_(platform) {}
+    ~InterfaceTally() { settle(); }
+    InterfaceTally(const InterfaceTally&) = delete;
+    InterfaceTally& operator=(const InterfaceTally&) = delete;
+
+    void at(std::uint32_t interface) {
+        if (LIKELY(interface == interface_)) return;
+        settle();
+        interface_ = interface;
+        if (interface >= platform_.interfaces.size()) platform_.interfaces.resize(interface + 1);
+    }
+    void add(std::uint8_t direction, std::uint8_t outcome, std::uint32_t wire_bytes) noexcept {
+        datapath::traffic& sum = outcomes_[direction][outcome];
+        sum.packets += 1;
+        sum.bytes += wire_bytes;
+    }
+
+private:
+    void settle() noexcept {
+        for (std::size_t direction = 0; direction < datapath::DIRECTION_COUNT; ++direction) {
+            datapath::iface_direction& totals = platform_.interfaces[interface_].by_direction[direction];
+            for (std::size_t outcome = 0; outcome < datapath::OUTCOME_COUNT; ++outcome) {
+                const datapath::traffic& sum = outcomes_[direction][outcome];
+                for (datapath::traffic* total : {&totals.as_given, &totals.seen, &totals.outcome[outcome]}) {
+                    total->packets += sum.packets;
+                    total->bytes += sum.bytes;
+                }
+            }
+        }
+        outcomes_ = {};
+    }
+
+    datapath::TablePlatform& platform_;
+    std::uint32_t interface_ = 0;
+    std::array<std::array<datapath::traffic, datapath::OUTCOME_COUNT>, datapath::DIRECTION_COUNT> outcomes_{};
+};
+
+struct ReadPacket {
+    PlainPacket plain;
+    std::uint64_t word;   // of the tuple, see KnownTuples
+    std::uint32_t place;  // no_place: the packet is not plain, and nothing of the above is known
+};
+
+DATAPATH_INLINE void prefetch_header(std::span<const PacketInput> packets, std::size_t index) {
+    const std::uint8_t* header = packets[std::min(index, packets.size() - 1)].bytes.data();
+    __builtin_prefetch(header);
+    __builtin_prefetch(header + 63);
+}
+
+// Has what may be known of its tuple fetched from memory.
+DATAPATH_INLINE void read_packet(const PacketInput& packet, KnownTuples& known, ReadPacket& out) {
+    out.place = KnownTuples::no_place;
+    if (UNLIKELY(packet.link.offset != 0) || UNLIKELY(packet.link.start != LinkStart::ethernet) ||
+        UNLIKELY(!read_plain(packet.bytes.data(), static_cast<std::uint32_t>(packet.bytes.size()),
+                             packet.wire_bytes, out.plain)))
+        return;
+    out.word = known.word(out.plain, packet.direction);
+    out.place = KnownTuples::place_of(out.plain, out.word);
+    __builtin_prefetch(&known[out.place], 1);
+}
+
+DATAPATH_INLINE void count_known(datapath::TablePlatform& platform, InterfaceTally& tally,
+                                 const PacketInput& packet, const PlainPacket& plain,
+                                 const KnownTuple& tuple) {
+    datapath::class_traffic& total = platform.classes[tuple.key.class_id].by_direction[tuple.direction];
+    total.packets += 1;
+    total.ip_bytes += plain.ip_bytes;
+    total.frame_bytes += packet.wire_bytes;
+    tally.add(tuple.direction, tuple.kind, packet.wire_bytes);
+}
+
+// Of TCP or UDP; `ip_end` and `offset` from the start of the frame.
+DATAPATH_INLINE void locate_payload(std::uint32_t captured_bytes, std::uint32_t ip_end, std::uint32_t offset,
+                                    ClassifiedPacket& out) {
+    constexpr std::uint32_t offset_max = 0xffff;
+    const std::uint32_t end = std::min(captured_bytes, ip_end);
+    const std::uint32_t bytes = std::min(end - std::min(end, offset), offset_max);
+    out.payload_offset = static_cast<std::uint16_t>(offset);
+    out.payload_bytes = static_cast<std::uint16_t>((offset != 0) & (offset <= offset_max) ? bytes : 0);
+}
+
+DATAPATH_INLINE void describe_known(const PacketInput& packet, const ReadPacket& seen,
+                                    const KnownTuple& tuple, bool sample_payload, ClassifiedPacket& out) {
+    out.key = tuple.key;
+    out.hash = tuple.hash;
+    out.at_ns = packet.at_ns;
+    out.ip_bytes = seen.plain.ip_bytes;
+    out.ifindex = packet.ifindex;
+    out.direction = tuple.direction;
+    out.tcp_flags = seen.plain.tcp_flags;
+    out.kind = tuple.tracked ? ClassifiedPacket::Kind::tracked : ClassifiedPacket::Kind::untracked;
+    out.tunnelled = false;
+    out.is_answer = false;
+    out.payload_bytes = 0;
+    out.place = seen.place;
+    if (sample_payload)
+        locate_payload(static_cast<std::uint32_t>(packet.bytes.size()),
+                       seen.plain.ip_offset + seen.plain.ip_bytes, seen.plain.payload_offset, out);
+}
+
+// The long way, counting included. What it finds out of a plain packet's tuple is kept in `known`, unless
+// that is null. The packet's class is content.last then.
+void take_unknown(datapath::TablePlatform& platform, const LocalNetworks& networks, InterfaceTally& tally,
+                  const PacketInput& packet, const ReadPacket& seen, KnownTuple* known,
+                  ClassifiedBatch::Content& content, ClassifiedPacket& out);
+
+// What the long way would have found of a packet whose tuple is known.
+[[nodiscard]] datapath::packet_class class_of(const PacketInput& packet, const KnownTuple& tuple,
+                                              const PlainPacket& plain);
+
+}  // namespace egresswatch
