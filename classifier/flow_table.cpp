@@ -219,7 +219,7 @@ void FlowTable::State::add(const ClassifiedPacket& packet, std::uint32_t likely_
         note_moved(number, FlowCounters{});
     }
     if (likely_entry != number) remember(packet, number);
-    if (UNLIKELY(wants_payload(packet, number)) && packet.payload_bytes != 0) offer_payload(packet, number);
+    if (UNLIKELY(wants_payload(packet, number))) offer_payload(packet, number);
     // Told at once, so that a bulk transfer is noticed at the packet that makes it one.
     if (UNLIKELY(reached_volume)) tell_volume(number, sink);
 }
@@ -268,11 +268,19 @@ void FlowTable::State::find_payload_sink(FlowSink& sink) noexcept {
 }
 
 void FlowTable::State::offer_payload(const ClassifiedPacket& packet, std::uint32_t number) {
-    const std::uint64_t bit = std::uint64_t{1} << number % 64;
-    PayloadSample sample = sample_of(packet, *input);
-    sample.tracked = true;
-    sample.initiator = static_cast<initiator>(entries[number].initiator);
-    if (!payload_sink->on_payload(sample)) heard_bits[number / 64] |= bit;
+    if (payload_sink == nullptr) return;
+    const flow_entry& entry = entries[number];
+    const std::uint64_t packets = entry.packets_out + entry.packets_in;
+    const std::uint64_t packets_max =
+        packet.key.l4_proto == PROTO_TCP ? sampled_packets_max : sampled_datagrams_max;
+    bool more = packets <= packets_max || speaks_to_name_server(packet.key);
+    if (more) {
+        PayloadSample sample = sample_of(packet, *input);
+        sample.tracked = true;
+        sample.initiator = static_cast<initiator>(entry.initiator);
+        more = payload_sink->on_payload(sample);
+    }
+    if (!more) heard_bits[number / 64] |= std::uint64_t{1} << number % 64;
 }
 
 // Where the flows of a chunk probably are; what is needed of them is fetched from memory meanwhile.

@@ -84,7 +84,7 @@ void FlowTable::State::extend_entries() {
     moved_bits.extend((std::size_t{entries_max} + 63) / 64);
     moved_at.extend(entries_max);
     moved.extend(entries_max);
-    if (sample_payload) heard_bits.extend((std::size_t{entries_max} + 63) / 64);
+    heard_bits.extend((std::size_t{entries_max} + 63) / 64);
     if (!wheel.empty() ||
         config.idle_timeout.count() + config.active_timeout.count() + config.closed_timeout.count() > 0)
         timers.extend(entries_max);
@@ -95,7 +95,7 @@ void FlowTable::State::free_entry(std::uint32_t number) {
     entries[number].tag = FLOW_FREE;
     free_entries.push_back(number);
     any_freed = true;
-    if (sample_payload) heard_bits[number / 64] &= ~(std::uint64_t{1} << number % 64);
+    heard_bits[number / 64] &= ~(std::uint64_t{1} << number % 64);
     --live;
 }
 

@@ -53,14 +53,9 @@ struct FlowTable::State : datapath::TablePlatform {
     void find_payload_sink(FlowSink& sink) noexcept;
     void offer_question(const ClassifiedPacket& packet);
     void offer_payload(const ClassifiedPacket& packet, std::uint32_t number);
-    // For every packet: most are behind those of which the payload is looked at.
+    // For every packet, and for most of them not so: without a branch, since half of them have no payload.
     [[nodiscard]] bool wants_payload(const ClassifiedPacket& packet, std::uint32_t number) const noexcept {
-        if (payload_sink == nullptr) return false;
-        if (UNLIKELY(speaks_to_name_server(packet.key))) return true;
-        const std::uint64_t packets = entries[number].packets_out + entries[number].packets_in;
-        return packets <= (packet.key.l4_proto == datapath::PROTO_TCP ? sampled_packets_max
-                                                                      : sampled_datagrams_max) &&
-               (heard_bits[number / 64] >> number % 64 & 1) == 0;
+        return ((packet.payload_bytes != 0) & ~(heard_bits[number / 64] >> number % 64) & 1) != 0;
     }
     // The same of the next packet of a known tuple, for an entry that is its flow's; or true for want of
     // looking.
@@ -128,8 +123,9 @@ struct FlowTable::State : datapath::TablePlatform {
     ZeroedArray<std::uint32_t> moved_at;  // index into `moved`, where the bit is set
     ZeroedArray<Moved> moved;  // the first `moved_count`, in the order of their first packet since the tick
     std::size_t moved_count = 0;
-    ZeroedArray<std::uint64_t> heard_bits;  // the sink wants no more payload; not without sample_payload
-    std::vector<std::uint32_t> wheel;       // first of a list, by second at which something may be due
+    ZeroedArray<std::uint64_t>
+        heard_bits;                    // the sink wants no more payload, or has been given as much as it gets
+    std::vector<std::uint32_t> wheel;  // first of a list, by second at which something may be due
 
     // What the sink is being told.
     std::vector<FlowUpdate> updates;

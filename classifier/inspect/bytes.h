@@ -40,19 +40,22 @@ public:
         return taken;
     }
     void skip(std::size_t count) noexcept { (void)take(count); }
-    std::uint8_t u8() noexcept { return static_cast<std::uint8_t>(number(1)); }
-    std::uint16_t u16() noexcept { return static_cast<std::uint16_t>(number(2)); }
-    std::uint32_t u24() noexcept { return static_cast<std::uint32_t>(number(3)); }
-    std::uint32_t u32() noexcept { return static_cast<std::uint32_t>(number(4)); }
+    std::uint8_t u8() noexcept { return static_cast<std::uint8_t>(number<1>()); }
+    std::uint16_t u16() noexcept { return static_cast<std::uint16_t>(number<2>()); }
+    std::uint32_t u24() noexcept { return number<3>(); }
+    std::uint32_t u32() noexcept { return number<4>(); }
 
     // A vector with its length before it, as TLS writes them.
     ByteSpan vector8() noexcept { return take(u8()); }
     ByteSpan vector16() noexcept { return take(u16()); }
 
 private:
-    std::uint64_t number(std::size_t bytes) noexcept {
-        std::uint64_t value = 0;
-        for (const std::uint8_t byte : take(bytes)) value = value << 8 | byte;
+    template <std::size_t Size>
+    std::uint32_t number() noexcept {
+        const ByteSpan taken = take(Size);
+        if (taken.empty()) return 0;
+        std::uint32_t value = 0;
+        for (std::size_t i = 0; i < Size; ++i) value = value << 8 | taken[i];
         return value;
     }
 

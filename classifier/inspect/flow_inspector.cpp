@@ -23,7 +23,45 @@ void assign_name(FlowFacts& facts, std::string_view name, NameSource source) noe
     facts.name_source = source;
 }
 
+// A SYN tells who connected; else the side with the registered port is taken for the server, else the sender
+// of the first packet for the client.
+std::uint8_t client_of(const PayloadPacket& packet, std::uint8_t known) noexcept {
+    const auto sender = static_cast<std::uint8_t>(packet.direction);
+    const auto receiver = static_cast<std::uint8_t>(1 - sender);
+    if (packet.client != datapath::DIRECTION_COUNT) return packet.client;
+    if ((packet.tcp_flags & datapath::TCP_SYN) != 0)
+        return (packet.tcp_flags & datapath::TCP_ACK) != 0 ? receiver : sender;
+    if (known != datapath::DIRECTION_COUNT) return known;
+    return packet.source_port < 1024 && packet.destination_port >= 1024 ? receiver : sender;
+}
+
 }  // namespace
+
+// What StreamHead makes of sequence numbers, as far as it matters here: what becomes of the first bytes.
+bool ForeignStreams::add(const PayloadPacket& packet) noexcept {
+    const auto bit = static_cast<std::uint8_t>(1u << packet.direction);
+    std::uint32_t& begin = first[packet.direction];
+    const bool syn = (packet.tcp_flags & datapath::TCP_SYN) != 0;
+    ByteSpan at_begin = packet.payload;
+    if (!syn && (begun & bit) != 0) {
+        const std::uint32_t offset = packet.tcp_sequence - begin;
+        const bool before = offset >= 0x80000000u;
+        // Nobody honest sends some of the first bytes again and others not.
+        missed_start |= before || (offset != 0 && offset < foreign_bytes_that_tell);
+        if (before)
+            at_begin = at_begin.subspan(std::min<std::size_t>(at_begin.size(), begin - packet.tcp_sequence));
+        else if (offset != 0)
+            at_begin = {};
+        if (!at_begin.empty() && !begins_foreign(at_begin)) return false;
+    } else {
+        if (!begins_foreign(at_begin)) return false;
+        begin = packet.tcp_sequence + (syn ? 1 : 0);
+        begun |= bit;
+    }
+    client = client_of(packet, client);
+    ++packets;
+    return true;
+}
 
 void FlowInspector::clear() noexcept {
     for (StreamHead& head : heads_) head.clear();
@@ -45,18 +83,14 @@ bool FlowInspector::add(const PayloadPacket& packet, QuicDecryptor& decryptor) n
     return facts_.protocol != Protocol::unknown;
 }
 
-// A SYN tells who connected; else the side with the registered port is taken for the server, else the sender
-// of the first packet for the client.
-void FlowInspector::find_client(const PayloadPacket& packet) noexcept {
-    const auto sender = static_cast<std::uint8_t>(packet.direction);
-    const auto receiver = static_cast<std::uint8_t>(1 - sender);
-    client_sure_ = packet.client != datapath::DIRECTION_COUNT;
-    if (client_sure_)
-        client_ = packet.client;
-    else if ((packet.tcp_flags & datapath::TCP_SYN) != 0)
-        client_ = (packet.tcp_flags & datapath::TCP_ACK) != 0 ? receiver : sender;
-    else if (client_ == datapath::DIRECTION_COUNT)
-        client_ = packet.source_port < 1024 && packet.destination_port >= 1024 ? receiver : sender;
+void FlowInspector::take_over(const ForeignStreams& streams) noexcept {
+    static constexpr std::array<std::uint8_t, foreign_bytes_min> foreign{};  // as good as what was sent
+    static_assert(foreign_bytes_min >= recognising_bytes_min);
+    packets_ = streams.packets;
+    client_ = streams.client;
+    for (std::size_t direction = 0; direction < heads_.size(); ++direction)
+        if ((streams.begun >> direction & 1) != 0)
+            (void)heads_[direction].add(streams.first[direction], false, foreign);
 }
 
 // A server that speaks like a client names nothing.
@@ -84,7 +118,8 @@ bool FlowInspector::unread() const noexcept {
 }
 
 bool FlowInspector::add_tcp(const PayloadPacket& packet) noexcept {
-    find_client(packet);
+    client_sure_ = packet.client != datapath::DIRECTION_COUNT;
+    client_ = client_of(packet, client_);
     heads_[packet.direction].add(packet.tcp_sequence, (packet.tcp_flags & datapath::TCP_SYN) != 0,
                                  packet.payload);
     if (packet.payload.empty()) return false;

@@ -79,6 +79,19 @@ struct PayloadPacket {
     ByteSpan payload;
 };
 
+// A TCP flow as long as it needs no inspector: what was sent of either direction begins_foreign(). This is
+// all of it that an inspector would have to know.
+struct ForeignStreams {
+    std::array<std::uint32_t, datapath::DIRECTION_COUNT> first{};  // sequence number of the first byte
+    std::uint8_t packets = 0;
+    std::uint8_t client = datapath::DIRECTION_COUNT;  // as FlowInspector has it
+    std::uint8_t begun = 0;                           // a bit a direction
+    bool missed_start = false;
+
+    // False: this packet has to be read, with an inspector that has taken over what came before it.
+    [[nodiscard]] bool add(const PayloadPacket& packet) noexcept;
+};
+
 class FlowInspector {
 public:
     static constexpr unsigned packets_max = 24;  // payload packets of both directions
@@ -94,11 +107,12 @@ public:
     // that could be put together; too little, or not from its beginning, to tell what protocol it is.
     [[nodiscard]] bool unread() const noexcept;
     void clear() noexcept;
+    // After clear(): as if it had seen the packets of these.
+    void take_over(const ForeignStreams& streams) noexcept;
 
 private:
     bool add_tcp(const PayloadPacket& packet) noexcept;
     bool add_udp(const PayloadPacket& packet, QuicDecryptor& decryptor) noexcept;
-    void find_client(const PayloadPacket& packet) noexcept;
     [[nodiscard]] bool speaks_as_client(std::size_t direction) const noexcept;
     bool read_tls() noexcept;
     bool read_http() noexcept;

@@ -14,6 +14,7 @@ namespace egresswatch::inspect {
 namespace {
 
 constexpr std::uint8_t proto_tcp = 6;
+constexpr std::uint8_t proto_udp = 17;
 constexpr std::uint16_t port_dns = 53;
 constexpr std::uint32_t dns_length_bytes = 2;  // in front of a message over TCP, RFC 1035 section 4.2.2
 constexpr std::uint16_t no_such_name = 3;      // RFC 1035 section 4.1.1
@@ -47,6 +48,16 @@ std::string text_of(const std::optional<std::array<char, Size>>& fingerprint) {
     return fingerprint ? std::string(fingerprint->data(), Size) : std::string();
 }
 
+std::int64_t minute_of(Timestamp at) noexcept {
+    return std::chrono::floor<std::chrono::minutes>(at).time_since_epoch().count();
+}
+
+// Of a datagram, or of a protocol without ports.
+Protocol recognise_datagram(const PayloadPacket& packet) noexcept {
+    if (packet.l4_proto != proto_udp) return recognise_ip(packet.l4_proto);
+    return recognise_udp(packet.payload, Ports{packet.source_port, packet.destination_port}).protocol;
+}
+
 class Learner final : public DnsBindings {
 public:
     Learner(NameCache& cache, Timestamp at, bool listed) noexcept : cache_(cache), at_(at), listed_(listed) {}
@@ -67,7 +78,7 @@ private:
 }  // namespace
 
 struct Inspection::Work {
-    Flow* flow = nullptr;  // whose it is; null while that is not kept
+    Flow* flow = nullptr;  // whose it is
     FlowInspector inspector;
     unsigned packets = 0;
 };
@@ -82,7 +93,7 @@ std::string_view name_source_name(NameSource source) noexcept {
     return names[static_cast<std::size_t>(source)];
 }
 
-std::size_t Inspection::HashKey::operator()(const datapath::flow_key& key) const {
+std::size_t Inspection::HashKey::operator()(const datapath::flow_key& key) const noexcept {
     return datapath::flow_hash(&key, seed);
 }
 
@@ -92,11 +103,15 @@ bool Inspection::EqualKey::operator()(const datapath::flow_key& a,
 }
 
 Inspection::Inspection(Resolvers resolvers)
-    : flows_(0, HashKey{random_seed()}),
+    : flow_seed_(random_seed()),
       stream_of_(0, HashKey{random_seed()}),
       open_questions_(questions_max),
       question_seed_(random_seed()),
-      resolvers_(std::move(resolvers)) {}
+      resolvers_(std::move(resolvers)) {
+    flows_.reserve(flows_max);  // address space, until flows take it
+    free_.reserve(flows_max);
+    idle_.reserve(inspectors_max);
+}
 Inspection::~Inspection() = default;
 
 bool Inspection::on_payload(const PayloadSample& sample, QuestionSink& questions) {
@@ -113,110 +128,145 @@ bool Inspection::on_payload(const PayloadSample& sample, QuestionSink& questions
 
 // ------------------------------------------------------------------------------------------------ flows
 
-bool Inspection::may_know(const datapath::flow_key& key) const {
-    const std::size_t hash = flows_.hash_function()(key) % bits;
-    return (bits_[hash / 64] >> hash % 64 & 1) != 0;
+std::uint32_t Inspection::hash_of(const datapath::flow_key& key) const noexcept {
+    return static_cast<std::uint32_t>(datapath::flow_hash(&key, flow_seed_));
 }
 
-const Inspection::Flow* Inspection::find(const datapath::flow_key& key) const {
-    if (!may_know(key)) return nullptr;
-    const auto found = flows_.find(key);
-    return found == flows_.end() ? nullptr : &found->second;
+const Inspection::Flow* Inspection::find(const datapath::flow_key& key, std::uint32_t hash) const {
+    const std::size_t bit = hash % bits;
+    if ((bits_[bit / 64] >> bit % 64 & 1) == 0) return nullptr;
+    const std::uint32_t number = index_.find(hash, [&](std::uint32_t candidate) {
+        return datapath::flow_key_equal(&flows_[candidate].key, &key) != 0;
+    });
+    return number == FlowIndex::none ? nullptr : &flows_[number];
 }
 
-void Inspection::set_bit(const datapath::flow_key& key) {
-    const std::size_t hash = flows_.hash_function()(key) % bits;
-    bits_[hash / 64] |= std::uint64_t{1} << hash % 64;
+void Inspection::set_bit(std::uint32_t hash) {
+    const auto set = [this](std::uint32_t which) {
+        const std::size_t bit = which % bits;
+        bits_[bit / 64] |= std::uint64_t{1} << bit % 64;
+    };
+    set(hash);
     if (++bits_set_ <= 2 * flows_max) return;
     std::ranges::fill(bits_, 0);
-    bits_set_ = 0;
-    for (const auto& [known, flow] : flows_) set_bit(known);
+    bits_set_ = index_.size();
+    index_.for_each_hash(set);
 }
 
-// Null: there are too many.
-Inspection::Flow* Inspection::flow_of(const datapath::flow_key& key, Timestamp at) {
-    if (flows_.size() >= flows_max && find(key) == nullptr) {
+// Of which nothing is known yet. Null: there are too many.
+Inspection::Flow* Inspection::make(const datapath::flow_key& key, std::uint32_t hash, Timestamp at) {
+    if (index_.size() >= flows_max) {
         ++counters_.flows_full;
         return nullptr;
     }
-    const auto [flow, is_new] = flows_.try_emplace(key);
-    if (is_new) {
-        flow->second.work = work_.end();
-        flow->second.last = at;
-        flow->second.place = quiet_.insert(quiet_.end(), &flow->first);
-        set_bit(key);
+    Flow* flow = nullptr;
+    if (free_.empty()) {
+        flow = &flows_.emplace_back();
+    } else {
+        flow = &flows_[free_.back()];
+        free_.pop_back();
     }
-    return &flow->second;
+    flow->key = key;
+    flow->heard_minute = static_cast<std::uint16_t>(minute_of(at));
+    flow->work = no_work;
+    index_.add(hash, static_cast<std::uint32_t>(flow - flows_.data()));
+    set_bit(hash);
+    return flow;
+}
+
+void Inspection::drop(Flow& flow) noexcept {
+    if (flow.work != no_work) give_back(flow.work);
+    const auto number = static_cast<std::uint32_t>(&flow - flows_.data());
+    index_.remove(hash_of(flow.key), number);
+    flow = Flow{};
+    flow.work = no_flow;
+    free_.push_back(number);
 }
 
 void Inspection::touch(const datapath::flow_key& key, Timestamp at) noexcept {
-    if (Flow* flow = find(key); flow != nullptr) {
-        flow->last = std::max(flow->last, at);
-        quiet_.splice(quiet_.end(), quiet_, flow->place);
-    }
-    while (!quiet_.empty()) {
-        const datapath::flow_key oldest = *quiet_.front();
-        if (at - flows_.find(oldest)->second.last <= flow_idle_max) return;
+    const std::int64_t minute = minute_of(at);
+    Flow* flow = find(key, hash_of(key));
+    if (flow != nullptr && minutes_since(*flow, minute) != 0)
+        flow->heard_minute = static_cast<std::uint16_t>(minute);
+    if (minute > minute_) drop_quiet(minute);
+}
+
+void Inspection::drop_quiet(std::int64_t minute) noexcept {
+    minute_ = minute;
+    for (Flow& flow : flows_) {
+        if (flow.work == no_flow || std::chrono::minutes(minutes_since(flow, minute)) <= flow_idle_max)
+            continue;
         ++counters_.flows_expired;
-        forget(oldest);
+        forget_stream(flow.key);
+        drop(flow);
     }
 }
 
-Inspection::WorkList::iterator Inspection::take_work() {
+void Inspection::take_work(Flow& flow) {
+    std::uint16_t which = 0;
     if (!idle_.empty()) {  // the one that was used last: what it takes of the caches is there already
-        work_.splice(work_.end(), idle_, std::prev(idle_.end()));
-    } else if (work_.size() < inspectors_max) {
-        work_.push_back(std::make_unique_for_overwrite<Work>());  // its buffers need no zeroes
+        which = idle_.back();
+        idle_.pop_back();
+    } else if (works_.size() < inspectors_max) {
+        which = static_cast<std::uint16_t>(works_.size());
+        works_.push_back(std::make_unique_for_overwrite<Work>());  // its buffers need no zeroes
     } else {
         ++counters_.inspectors_evicted;
-        if (Flow* loser = work_.front()->flow; loser != nullptr) {
-            loser->work = work_.end();
-            loser->given_up = true;
-            loser->unread = true;
-        }
-        work_.splice(work_.end(), work_, work_.begin());
+        which = static_cast<std::uint16_t>(std::ranges::min_element(used_at_) - used_at_.begin());
+        Flow& loser = *works_[which]->flow;
+        loser.work = no_work;
+        loser.given_up = true;
+        loser.unread = true;
     }
-    const auto work = std::prev(work_.end());
-    (*work)->flow = nullptr;
-    (*work)->packets = 0;
-    (*work)->inspector.clear();
-    return work;
-}
-
-void Inspection::give_back(WorkList::iterator work) noexcept {
-    idle_.splice(idle_.end(), work_, work);
+    flow.work = which & ((1u << work_bits) - 1);
+    Work& work = *works_[which];
+    work.flow = &flow;
+    work.packets = flow.foreign.packets;
+    work.inspector.clear();
+    work.inspector.take_over(flow.foreign);
 }
 
 bool Inspection::inspect(const PayloadSample& sample) {
-    Flow* flow = find(sample.key);
+    const std::uint32_t hash = hash_of(sample.key);
+    Flow* flow = find(sample.key, hash);
     if (flow != nullptr && flow->given_up) return listen_on(sample, *flow);
-    const bool under_way = flow != nullptr && flow->work != work_.end();
-    const auto work = under_way ? flow->work : take_work();
-    if (under_way) work_.splice(work_.end(), work_, work);
-    FlowInspector& inspector = (*work)->inspector;
-    const bool changed = inspector.add(packet_of(sample), decryptor_);
-    const bool recognised = inspector.facts().protocol != Protocol::unknown;
-    const bool is_tcp = sample.key.l4_proto == proto_tcp;
-    const bool hopeless = is_tcp && !recognised && ++(*work)->packets >= unknown_packets_max;
+    const PayloadPacket packet = packet_of(sample);
+    if (flow != nullptr && flow->work != no_work) return read(*flow, packet);
+    const bool is_tcp = packet.l4_proto == proto_tcp;
     // A datagram of no known protocol leaves nothing behind: the next one is looked at afresh.
-    if (!is_tcp && !recognised) {
-        give_back(work);
-        return true;
-    }
-    if (flow == nullptr) flow = flow_of(sample.key, sample.at);
+    if (!is_tcp && recognise_datagram(packet) == Protocol::unknown) return true;
+    ForeignStreams fresh;
+    ForeignStreams& streams = flow == nullptr ? fresh : flow->foreign;
+    const bool foreign = is_tcp && streams.add(packet);
     if (flow == nullptr) {
-        give_back(work);
-        return false;
+        flow = make(sample.key, hash, sample.at);
+        if (flow == nullptr) return false;
+        flow->foreign = fresh;
     }
-    flow->work = work;
-    (*work)->flow = flow;
-    flow->unread = inspector.unread();
-    if (changed) keep(*flow, inspector.facts());
-    if (!inspector.done() && !hopeless) return true;
-    give_back(work);
-    flow->work = work_.end();
-    flow->given_up = true;
-    return is_tcp && flow->facts != nullptr && !flow->facts->name.empty();
+    if (!foreign) {
+        take_work(*flow);
+        return read(*flow, packet);
+    }
+    flow->unread = flow->foreign.missed_start;
+    flow->given_up = flow->foreign.packets >= unknown_packets_max;
+    return !flow->given_up;
+}
+
+// With the flow's inspector.
+bool Inspection::read(Flow& flow, const PayloadPacket& packet) {
+    used_at_[flow.work] = ++uses_;
+    Work& work = *works_[flow.work];
+    const bool changed = work.inspector.add(packet, decryptor_);
+    const bool recognised = work.inspector.facts().protocol != Protocol::unknown;
+    const bool is_tcp = packet.l4_proto == proto_tcp;
+    const bool hopeless = is_tcp && !recognised && ++work.packets >= unknown_packets_max;
+    flow.unread = work.inspector.unread() || (!recognised && flow.foreign.missed_start);
+    if (changed) keep(flow, work.inspector.facts());
+    if (!work.inspector.done() && !hopeless) return true;
+    give_back(flow.work);
+    flow.work = no_work;
+    flow.given_up = true;
+    return is_tcp && flow.facts != nullptr && !flow.facts->name.empty();
 }
 
 // What else the client of a TCP connection asks for whose name is known: another request, or another
@@ -270,14 +320,11 @@ void Inspection::keep(Flow& flow, const FlowFacts& facts) {
 }
 
 void Inspection::forget(const datapath::flow_key& key) noexcept {
-    if (may_know(key)) {
-        if (const auto known = flows_.find(key); known != flows_.end()) {
-            if (known->second.work != work_.end()) give_back(known->second.work);
-            quiet_.erase(known->second.place);
-            flows_.erase(known);
-        }
-    }
-    if (stream_of_.empty()) return;
+    if (Flow* flow = find(key, hash_of(key)); flow != nullptr) drop(*flow);
+    if (!streams_.empty()) forget_stream(key);
+}
+
+void Inspection::forget_stream(const datapath::flow_key& key) noexcept {
     if (const auto stream = stream_of_.find(key); stream != stream_of_.end()) {
         streams_.erase(stream->second);
         stream_of_.erase(stream);
@@ -293,7 +340,7 @@ bool Inspection::unsampled(const FlowUpdate& update) const noexcept {
 
 FlowNames Inspection::names_of(const FlowUpdate& update) const {
     FlowNames out;
-    if (const Flow* flow = find(update.key); flow != nullptr) {
+    if (const Flow* flow = find(update.key, hash_of(update.key)); flow != nullptr) {
         out.protocol = flow->protocol;
         out.facts = flow->facts.get();
         out.unread = flow->unread;
@@ -340,15 +387,10 @@ void Inspection::remember_question(std::uint64_t question, Timestamp at) noexcep
     (first.at <= second.at ? first : second) = {question, at};
 }
 
-// The first question of a message stands for all: nobody asks more than one.
-bool Inspection::was_asked(ByteSpan message, const PayloadSample& sample) noexcept {
-    DnsReader reader(message);
-    DnsQuestion question;
-    if (!reader.ok() || !reader.next(question)) return false;
-    const std::uint64_t hash = question_hash(sample, reader.header().id, question.name.text());
-    for (const std::uint64_t place : {hash % questions_max, hash / questions_max % questions_max})
+bool Inspection::was_asked(std::uint64_t question, Timestamp at) const noexcept {
+    for (const std::uint64_t place : {question % questions_max, question / questions_max % questions_max})
         if (const OpenQuestion& open = open_questions_[place];
-            open.hash == hash && sample.at - open.at <= answer_within)
+            open.hash == question && at - open.at <= answer_within)
             return true;
     return false;
 }
@@ -361,15 +403,17 @@ void Inspection::read_message(ByteSpan message, const PayloadSample& sample, Que
                                  ? datapath::host16(sample.key.remote_port) == port_dns
                                  : datapath::host16(sample.key.local_port) == port_dns;
     bool good = reader.ok() && reader.header().opcode == 0;
+    DnsQuestion question;
     if (good && !answers && !from_server && sample.direction == datapath::DIRECTION_OUT) {
-        DnsQuestion question;
         while (reader.next(question)) {
             remember_question(question_hash(sample, reader.header().id, question.name.text()), sample.at);
             questions.on_question(sample, question.name.text());
         }
         good = reader.ok();
     } else if (good && answers && from_server && sample.direction == datapath::DIRECTION_IN) {
-        if (was_asked(message, sample)) {
+        // The first question of a message stands for all: nobody asks more than one.
+        if (reader.next(question) &&
+            was_asked(question_hash(sample, reader.header().id, question.name.text()), sample.at)) {
             const bool listed = resolvers_.include(Address::from_bytes(sample.key.remote_addr));
             counters_.dns_unlisted += listed ? 0 : 1;
             Learner learner(cache_, sample.at, listed);
@@ -380,10 +424,12 @@ void Inspection::read_message(ByteSpan message, const PayloadSample& sample, Que
     }
     counters_.dns_unreadable += good ? 0 : 1;
     if (!good || !sample.tracked) return;
-    if (Flow* flow = flow_of(sample.key, sample.at)) {
-        flow->protocol = Protocol::dns;
-        flow->given_up = true;
-    }
+    const std::uint32_t hash = hash_of(sample.key);
+    Flow* flow = find(sample.key, hash);
+    if (flow == nullptr) flow = make(sample.key, hash, sample.at);
+    if (flow == nullptr) return;
+    flow->protocol = Protocol::dns;
+    flow->given_up = true;
 }
 
 void Inspection::read_dns(const PayloadSample& sample, QuestionSink& questions) {
@@ -448,7 +494,7 @@ bool Inspection::take_messages(StreamHead& head, const PayloadSample& sample, Qu
 
 InspectionCounters Inspection::counters() const noexcept {
     InspectionCounters out = counters_;
-    out.flows = flows_.size();
+    out.flows = index_.size();
     out.names = cache_.counters();
     return out;
 }

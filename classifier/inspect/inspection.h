@@ -5,8 +5,9 @@
 //          servers. Names and fingerprints only: no payload outlives the call.
 // Clock:   packet time.
 // Limits:  the constants below; what is beyond them is counted, and its flows stay without names.
-// Memory:  an inspector 50 KB, made when needed: 13 MB; a flow with names about 550 B, one of which only the
-//          protocol is known 150: 70 MB at the most; streams of DNS over TCP 2 MB; names 7 MB.
+// Memory:  an inspector 50 KB, made when needed: 13 MB; a flow of which only the protocol is known 80 to 96
+// B,
+//          one with names about 550: 70 MB at the most; streams of DNS over TCP 2 MB; names 7 MB.
 // Threads: one owner.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -22,6 +23,7 @@
 #include <vector>
 
 #include "classifier/flow_update.h"
+#include "classifier/inspect/flow_index.h"
 #include "classifier/inspect/flow_inspector.h"
 #include "classifier/inspect/name_cache.h"
 #include "classifier/inspect/resolvers.h"
@@ -108,7 +110,8 @@ public:
     static constexpr std::size_t inspectors_max = 256;  // flows that are put together at a time
     static constexpr std::size_t flows_max = 131072;    // whose facts are kept
     // Longer than any engine keeps a quiet flow (idle_timeout, a day at the most): the end of such a flow was
-    // not told, for its key has changed (a reload that moves its address to another class).
+    // not told, for its key has changed (a reload that moves its address to another class). Whether there is
+    // one is looked at each full minute.
     static constexpr std::chrono::hours flow_idle_max{25};
     static constexpr std::size_t dns_streams_max = 64;
     // Of DNS over TCP, which goes to 65,535; names and addresses of a host take a few hundred.
@@ -135,46 +138,57 @@ public:
     // The flow has ended.
     void forget(const datapath::flow_key& key) noexcept;
     // Nothing has been heard: no flow has a name.
-    [[nodiscard]] bool silent() const noexcept { return flows_.empty() && cache_.empty(); }
+    [[nodiscard]] bool silent() const noexcept { return index_.size() == 0 && cache_.empty(); }
     [[nodiscard]] InspectionCounters counters() const noexcept;
 
 private:
     struct Work;       // a flow that is being put together
     struct DnsStream;  // both directions of DNS over TCP
-    using WorkList = std::list<std::unique_ptr<Work>>;
     using StreamList = std::list<std::unique_ptr<DnsStream>>;
+    static constexpr std::uint16_t no_work = inspectors_max;
+    static constexpr std::uint16_t no_flow = no_work + 1;  // `work` of an entry that is free
+    static constexpr unsigned work_bits = 9;
     struct Flow {
-        Protocol protocol = Protocol::unknown;
-        bool given_up = false;
-        bool unread = false;
+        datapath::flow_key key{};
         std::unique_ptr<KeptFacts> facts;
-        WorkList::iterator work;  // end(): none
-        Timestamp last{};
-        std::list<const datapath::flow_key*>::iterator place;  // in quiet_
+        ForeignStreams foreign;                    // of a TCP flow before it is put together
+        std::uint16_t heard_minute = 0;            // of the clock, cut to 16 bits: 45 days
+        std::uint16_t work : work_bits = no_work;  // index into works_
+        bool given_up : 1 = false;
+        bool unread : 1 = false;
+        Protocol protocol : 5 = Protocol::unknown;
     };
+    static_assert(sizeof(Flow) == 64, "one cache line");
+    static_assert(no_flow < 1 << work_bits && protocol_count <= 1 << 5, "bits of Flow");
+    [[nodiscard]] static std::uint16_t minutes_since(const Flow& flow, std::int64_t minute) noexcept {
+        const auto since = static_cast<std::uint16_t>(static_cast<std::uint16_t>(minute) - flow.heard_minute);
+        return since < 0x8000 ? since : std::uint16_t{0};  // the clock has gone back
+    }
     struct HashKey {
         std::uint64_t seed;
-        // Not noexcept: libstdc++ then keeps each hash beside its element, and a search that passes others
-        // does not make theirs anew.
-        std::size_t operator()(const datapath::flow_key& key) const;
+        std::size_t operator()(const datapath::flow_key& key) const noexcept;
     };
     struct EqualKey {
         bool operator()(const datapath::flow_key& a, const datapath::flow_key& b) const noexcept;
     };
-    using Flows = std::unordered_map<datapath::flow_key, Flow, HashKey, EqualKey>;
 
     bool inspect(const PayloadSample& sample);
+    [[nodiscard]] bool read(Flow& flow, const PayloadPacket& packet);
     static bool listen_on(const PayloadSample& sample, Flow& flow);
     [[nodiscard]] bool unsampled(const FlowUpdate& update) const noexcept;
-    [[nodiscard]] Flow* flow_of(const datapath::flow_key& key, Timestamp at);
-    [[nodiscard]] bool may_know(const datapath::flow_key& key) const;     // false: nothing, by its bit
-    [[nodiscard]] const Flow* find(const datapath::flow_key& key) const;  // null: nothing is known of it
-    [[nodiscard]] Flow* find(const datapath::flow_key& key) {
-        return const_cast<Flow*>(std::as_const(*this).find(key));
+    [[nodiscard]] std::uint32_t hash_of(const datapath::flow_key& key) const noexcept;
+    // Null: nothing is known of it.
+    [[nodiscard]] const Flow* find(const datapath::flow_key& key, std::uint32_t hash) const;
+    [[nodiscard]] Flow* find(const datapath::flow_key& key, std::uint32_t hash) {
+        return const_cast<Flow*>(std::as_const(*this).find(key, hash));
     }
-    void set_bit(const datapath::flow_key& key);
-    [[nodiscard]] WorkList::iterator take_work();
-    void give_back(WorkList::iterator work) noexcept;
+    [[nodiscard]] Flow* make(const datapath::flow_key& key, std::uint32_t hash, Timestamp at);
+    void drop(Flow& flow) noexcept;
+    void drop_quiet(std::int64_t minute) noexcept;
+    void forget_stream(const datapath::flow_key& key) noexcept;
+    void set_bit(std::uint32_t hash);
+    void take_work(Flow& flow);
+    void give_back(std::uint16_t work) noexcept { idle_.push_back(work); }
     void keep(Flow& flow, const FlowFacts& facts);
     void read_dns(const PayloadSample& sample, QuestionSink& questions);
     void read_dns_stream(const PayloadSample& sample, QuestionSink& questions);
@@ -183,17 +197,23 @@ private:
     [[nodiscard]] std::uint64_t question_hash(const PayloadSample& sample, std::uint16_t id,
                                               std::string_view name) const noexcept;
     void remember_question(std::uint64_t question, Timestamp at) noexcept;
-    [[nodiscard]] bool was_asked(ByteSpan message, const PayloadSample& sample) noexcept;
+    [[nodiscard]] bool was_asked(std::uint64_t question, Timestamp at) const noexcept;
 
-    Flows flows_;
-    std::list<const datapath::flow_key*> quiet_;  // the flows, the one heard of longest ago in front
+    std::uint64_t flow_seed_;
+    std::vector<Flow> flows_;          // never moves: has room for flows_max from the start
+    std::vector<std::uint32_t> free_;  // entries of it
+    FlowIndex index_;
+    std::int64_t minute_ = 0;  // at which quiet flows were looked for last
     // Most flows say nothing: a bit for the hash of each flow that did tells so without a search. Bits of
     // flows that have been forgotten stay until there are too many.
     static constexpr std::size_t bits = std::size_t{1} << 20;
     std::vector<std::uint64_t> bits_ = std::vector<std::uint64_t>(bits / 64);
     std::size_t bits_set_ = 0;
-    WorkList work_, idle_;  // oldest use first
-    StreamList streams_;    // likewise
+    std::vector<std::unique_ptr<Work>> works_;
+    std::vector<std::uint16_t> idle_;                      // of works_, the one used last behind
+    std::array<std::uint64_t, inspectors_max> used_at_{};  // by work, in uses
+    std::uint64_t uses_ = 0;
+    StreamList streams_;  // oldest use first
     std::unordered_map<datapath::flow_key, StreamList::iterator, HashKey, EqualKey> stream_of_;
     // Questions of this host that wait for an answer, each in one of two places; an older one gives way.
     struct OpenQuestion {

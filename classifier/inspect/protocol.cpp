@@ -198,10 +198,34 @@ constexpr std::array<bool, 256> known_beginnings = [] {
 }();
 
 bool may_be_known(ByteSpan stream) noexcept {
-    return !stream.empty() && known_beginnings[stream[0]];
+    return !stream.empty() && known_beginnings[stream[0]] && !begins_foreign(stream);
+}
+
+// As lines of text are: the protocols of text, and what an SSH server may say before its banner.
+bool is_text(std::uint8_t byte) noexcept {
+    return (byte >= 0x20 && byte < 0x7f) || byte == '\r' || byte == '\n';
 }
 
 }  // namespace
+
+bool begins_foreign(ByteSpan stream) noexcept {
+    if (stream.size() < foreign_bytes_min) return false;
+    switch (stream[0]) {
+        case 0x16:  // TLS
+            return stream[1] != 3;
+        case 0x03:  // RDP
+            return stream[1] != 0;
+        case 0x13:  // BitTorrent
+            return stream[1] != 'B';
+        case 0x00:
+            if (stream[4] >= 0xfc) return false;  // SMB
+            [[fallthrough]];
+        case 0x01:  // OpenVPN: the three opcodes with which it begins
+            return stream[2] != 7 << 3 && stream[2] != 8 << 3 && stream[2] != 10 << 3;
+        default:
+            return !std::ranges::all_of(stream.first(4), is_text);
+    }
+}
 
 Recognised recognise_tcp(ByteSpan client, ByteSpan server, Ports ports) noexcept {
     if (!may_be_known(client) && !may_be_known(server) && !either(ports, port_dns)) return {};
@@ -229,7 +253,27 @@ Recognised recognise_tcp(ByteSpan client, ByteSpan server, Ports ports) noexcept
     return {};
 }
 
+namespace {
+
+// The same of datagrams on ports that say nothing: QUIC's long headers, WireGuard's types, BitTorrent, and
+// OpenVPN's opcodes.
+constexpr std::array<bool, 256> known_datagrams = [] {
+    std::array<bool, 256> out{};
+    for (std::size_t first = 0x80; first < out.size(); ++first) out[first] = true;
+    out[1] = out[2] = out[3] = out['d'] = out[0x41] = true;
+    out[7 << 3] = out[8 << 3] = out[10 << 3] = true;
+    return out;
+}();
+
+bool is_telling(Ports ports) noexcept {
+    return either(ports, port_dns) || either(ports, port_mdns) || either(ports, port_llmnr) ||
+           either(ports, port_ike) || either(ports, port_ike_nat);
+}
+
+}  // namespace
+
 Recognised recognise_udp(ByteSpan datagram, Ports ports) noexcept {
+    if (datagram.empty() || (!known_datagrams[datagram[0]] && !is_telling(ports))) return {};
     for (const auto& [port, protocol] :
          {std::pair{port_dns, Protocol::dns}, std::pair{port_mdns, Protocol::mdns},
           std::pair{port_llmnr, Protocol::llmnr}})

@@ -51,6 +51,13 @@ struct Recognised {
     bool sure = false;  // false: more bytes may still tell another
 };
 
+// The stream begins like nothing that recognise_tcp() knows, DNS left out: whatever follows, whatever the
+// other side says, it adds nothing to the answer. False: it may add something, or there are too few bytes to
+// tell.
+inline constexpr std::size_t foreign_bytes_min = 16;
+inline constexpr std::size_t foreign_bytes_that_tell = 5;  // the first ones
+[[nodiscard]] bool begins_foreign(ByteSpan stream) noexcept;
+
 [[nodiscard]] Recognised recognise_tcp(ByteSpan client, ByteSpan server, Ports ports) noexcept;
 [[nodiscard]] Recognised recognise_udp(ByteSpan datagram, Ports ports) noexcept;
 [[nodiscard]] Protocol recognise_ip(std::uint8_t l4_proto) noexcept;  // ESP and AH have no ports

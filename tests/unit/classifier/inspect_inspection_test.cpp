@@ -1,6 +1,9 @@
 // tests/unit/classifier/inspect_inspection_test.cpp - names of flows: who says them, for how long, within
 // which limits. SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
 #include <cstring>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -405,16 +408,17 @@ TEST_CASE("a flow whose end is not told is forgotten after its time, and one tha
     bench.request(left, "a.example.org", at(0));
     bench.request(lives, "b.example.org", at(0));
     const std::int64_t limit = std::chrono::seconds(Inspection::flow_idle_max).count();
+    const std::int64_t over = limit + 60;  // full minutes count
     bench.inspection.touch(lives, at(limit));
     CHECK(bench.inspection.counters().flows == 2);
-    bench.inspection.touch(key_of("203.0.113.10", 80), at(limit + 1));  // of which nothing is known
+    bench.inspection.touch(key_of("203.0.113.10", 80), at(over));  // of which nothing is known
     CHECK(bench.inspection.counters().flows == 1);
     CHECK(bench.inspection.counters().flows_expired == 1);
-    CHECK(bench.inspection.names_of(update_of(left, at(limit + 1))).name.empty());
-    CHECK(bench.inspection.names_of(update_of(lives, at(limit + 1))).name == "b.example.org");
-    bench.request(left, "c.example.org", at(limit + 1));
+    CHECK(bench.inspection.names_of(update_of(left, at(over))).name.empty());
+    CHECK(bench.inspection.names_of(update_of(lives, at(over))).name == "b.example.org");
+    bench.request(left, "c.example.org", at(over));
     bench.inspection.touch(left, at(limit));  // time does not go back
-    bench.inspection.touch(lives, at(2 * limit + 1));
+    bench.inspection.touch(lives, at(limit + over));
     CHECK(bench.inspection.counters().flows == 2);
 }
 
@@ -438,6 +442,129 @@ TEST_CASE("a flow that says nothing is given up, and only that is kept", "[inspe
     update.key = key_of("203.0.113.9", 4444, 50002);
     update.total = {20, 20'000, 10, 600};
     CHECK(bench.inspection.names_of(update).unread);
+}
+
+namespace {
+
+// A conversation as it may come: the pieces of both directions, some of them twice, or in another order.
+struct Piece {
+    datapath::direction direction;
+    std::uint32_t sequence;
+    Octets bytes;
+};
+std::vector<Piece> conversation(std::mt19937& random, const std::string& client, const std::string& server) {
+    std::array<std::vector<Piece>, datapath::DIRECTION_COUNT> sides;
+    for (const auto direction : {datapath::DIRECTION_OUT, datapath::DIRECTION_IN}) {
+        const std::string& text = direction == datapath::DIRECTION_OUT ? client : server;
+        auto sequence = static_cast<std::uint32_t>(random());
+        for (std::size_t at = 0; at < text.size();) {
+            const std::size_t size = std::min<std::size_t>(text.size() - at, 1 + random() % 60);
+            sides[direction].push_back({direction, sequence, {text.begin() + at, text.begin() + at + size}});
+            if (random() % 8 == 0) sides[direction].push_back(sides[direction].back());
+            sequence += static_cast<std::uint32_t>(size);
+            at += size;
+        }
+        if (random() % 2 == 0) std::ranges::shuffle(sides[direction], random);
+    }
+    std::vector<Piece> out;
+    while (!sides[0].empty() || !sides[1].empty()) {
+        auto& side = sides[sides[0].empty() || (!sides[1].empty() && random() % 2 == 0) ? 1 : 0];
+        out.push_back(side.front());
+        side.erase(side.begin());
+    }
+    return out;
+}
+
+std::string noise(std::mt19937& random, std::string beginning) {
+    for (int i = 0; i < 150; ++i) beginning += static_cast<char>(random());
+    return beginning;
+}
+
+}  // namespace
+
+// Most flows never get an inspector: they begin like nothing known. What is said of them is what an inspector
+// that sees each of their packets says.
+TEST_CASE("a flow without an inspector is what an inspector would make of it", "[inspect][names]") {
+    std::mt19937 random(17);
+    const std::string smb = std::string("\0\0\0\x40\xfeSMB", 8) + std::string(60, '\0');
+    const std::string reset = std::string("\0\x0e\x38zzzzzzzz", 11) + std::string(5, '\0');
+    std::size_t foreign = 0;
+    for (int round = 0; round < 6000; ++round) {
+        const auto side = [&]() -> std::string {
+            switch (random() % 16) {
+                case 0:
+                    return "GET / HTTP/1.1\r\nHost: www.example.org\r\nUser-Agent: x\r\n\r\n";
+                case 1:
+                    return "220 files\r\n331 and the word?\r\n";
+                case 2:
+                    return "user somebody\r\npass nothing\r\n";
+                case 3:
+                    return "hello\r\nwho is there\r\nSSH-2.0-x\r\n";
+                case 4:
+                    return noise(random, smb);
+                case 5:
+                    return noise(random, reset);
+                case 6:
+                    return noise(random,
+                                 std::string("\x03\0\0\x13\x0e\xe0\0\0\0\0\0\x01\0\x08\0\0\0\0\0", 19));
+                case 7:
+                    return noise(random, std::string("\x16\x03\x01\0\x40\x01\0\0\x3c\x03\x03", 11));
+                case 8:
+                    return noise(random, std::string(1, static_cast<char>(random())));
+                case 9:
+                    return noise(random, "GET ");
+                case 10:
+                    return noise(random, std::string("\x17\x03\x03\0\x40", 5));
+                case 11:
+                    return "* OK ready\r\n";
+                default:
+                    return noise(random, "\xee");
+            }
+        };
+        Bench bench;
+        QuicDecryptor decryptor;
+        FlowInspector reference;
+        reference.clear();
+        const auto key = key_of("203.0.113.9", 9999);
+        unsigned unknown = 0;
+        const std::string client = side();
+        for (const Piece& piece : conversation(random, client, side())) {
+            PayloadPacket packet;
+            packet.direction = piece.direction;
+            packet.l4_proto = 6;
+            packet.tcp_sequence = piece.sequence;
+            packet.source_port = piece.direction == datapath::DIRECTION_OUT ? 50000 : 9999;
+            packet.destination_port = piece.direction == datapath::DIRECTION_OUT ? 9999 : 50000;
+            packet.client = datapath::DIRECTION_OUT;  // as Bench says
+            packet.payload = piece.bytes;
+            (void)reference.add(packet, decryptor);
+            bench.give(key, piece.direction, piece.bytes, at(0), piece.sequence);
+            const FlowNames names = bench.inspection.names_of(update_of(key, at(0)));
+            INFO(round << ' ' << protocol_name(reference.facts().protocol));
+            REQUIRE(names.protocol == reference.facts().protocol);
+            REQUIRE(names.name == reference.facts().name.view());
+            REQUIRE(names.unread == reference.unread());
+            unknown += reference.facts().protocol == Protocol::unknown ? 1 : 0;
+            if (reference.done() || unknown >= Inspection::unknown_packets_max) break;
+        }
+        foreign += reference.facts().protocol == Protocol::unknown ? 1 : 0;
+    }
+    CHECK(foreign > 2000);
+}
+
+TEST_CASE("flows that begin like nothing known take no inspector from those that do", "[inspect][names]") {
+    Bench bench;
+    const std::string half = "GET / HTTP/1.1\r\nHost: a.exam";
+    const std::string rest = "ple.org\r\n\r\n";
+    const auto web = key_of("203.0.113.9", 80, 20000);
+    bench.give(web, datapath::DIRECTION_OUT, {half.begin(), half.end()}, at(0), 1);
+    for (std::uint16_t i = 0; i < 2 * Inspection::inspectors_max; ++i)
+        bench.give(key_of("203.0.113.9", 9999, i), datapath::DIRECTION_OUT, Octets(100, 0xee), at(0), 1);
+    CHECK(bench.inspection.counters().inspectors_evicted == 0);
+    bench.give(web, datapath::DIRECTION_OUT, {rest.begin(), rest.end()}, at(0),
+               static_cast<std::uint32_t>(1 + half.size()));
+    CHECK(bench.inspection.names_of(update_of(web, at(0))).name == "a.example.org");
+    CHECK_FALSE(bench.inspection.names_of(update_of(key_of("203.0.113.9", 9999, 0), at(0))).unread);
 }
 
 // An entry by domain must not open because the name was said in a way that nobody reads.

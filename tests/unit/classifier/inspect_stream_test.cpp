@@ -263,6 +263,51 @@ TEST_CASE("protocols by their first bytes, and their nearest neighbours", "[insp
     CHECK(recognise_ip(47) == Protocol::unknown);
 }
 
+TEST_CASE("what begins like nothing known changes no answer about the other side", "[inspect][protocol]") {
+    const std::string zeros(foreign_bytes_min, '\0');
+    const std::string smb = std::string("\0\0\0\x40\xfeSMB", 8) + std::string(32, '\0');
+    const std::vector<std::string> known = {
+        "GET / HTTP/1.1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n",
+        "SSH-2.0-OpenSSH_9.2p1\r\n",
+        "220 mail.example.org\r\n",
+        "EHLO example.org\r\n    ",
+        "user somebody\r\n   ",
+        "auth tls\r\n        ",
+        smb,
+        std::string("\x03\0\0\x13\x0e\xe0\0\0\0\0\0\x01\0\x08\0\0\0\0\0", 19),
+        std::string("\x16\x03\x01\0\x40\x01\0\0\x3c\x03\x03zzzzz", 16),
+        "\x13"
+        "BitTorrent protocol",
+        std::string("\0\x0e\x38zzzzzzzz\0\0\0\0\0", 16),
+        std::string()};
+    for (const std::string& beginning : known) CHECK_FALSE(begins_foreign(bytes_of(beginning)));
+    CHECK(begins_foreign(bytes_of(zeros)));
+    CHECK_FALSE(begins_foreign(bytes_of(zeros).first(foreign_bytes_min - 1)));
+    // Every beginning, with any byte of it another, beside every other side.
+    std::size_t foreign = 0;
+    for (std::string side : known) {
+        for (std::size_t at = 0; at < std::min<std::size_t>(side.size(), 8); ++at) {
+            const char was = side[at];
+            for (int value = 0; value < 256; ++value) {
+                side[at] = static_cast<char>(value);
+                if (!begins_foreign(bytes_of(side))) continue;
+                ++foreign;
+                for (const std::string& other : known) {
+                    const Ports ports{50000, 9999};
+                    const auto of = [&](const std::string& a, const std::string& b) {
+                        return recognise_tcp(bytes_of(a), bytes_of(b), ports).protocol;
+                    };
+                    if (of(side, other) != of(zeros, other) || of(other, side) != of(other, zeros))
+                        FAIL("another protocol beside byte " << at << " = " << value);
+                }
+            }
+            side[at] = was;
+        }
+    }
+    CHECK(foreign > 1000);
+}
+
 TEST_CASE("a name that no language makes looks like Tor's", "[inspect][protocol]") {
     CHECK(looks_like_tor("www.kq3bvxmfnd7pl.com", ""));
     CHECK_FALSE(looks_like_tor("www.kq3bvxmfnd7pl.com", "h2"));
