@@ -103,7 +103,8 @@ DATAPATH_INLINE void locate_payload(std::uint32_t captured_bytes, std::uint32_t 
     const std::uint32_t end = std::min(captured_bytes, ip_end);
     const std::uint32_t bytes = std::min(end - std::min(end, offset), offset_max);
     out.payload_offset = static_cast<std::uint16_t>(offset);
-    out.payload_bytes = static_cast<std::uint16_t>((offset != 0) & (offset <= offset_max) ? bytes : 0);
+    const bool is_there = (offset != 0) & (offset <= offset_max);
+    out.payload_bytes = static_cast<std::uint16_t>(is_there ? bytes : 0);
 }
 
 DATAPATH_INLINE void describe_known(const PacketInput& packet, const ReadPacket& seen,
