@@ -68,10 +68,12 @@ struct ReadPacket {
     std::uint32_t place;  // no_place: the packet is not plain, and nothing of the above is known
 };
 
+// Numbers, not pointers: a packet without bytes has none.
 DATAPATH_INLINE void prefetch_header(std::span<const PacketInput> packets, std::size_t index) {
-    const std::uint8_t* header = packets[std::min(index, packets.size() - 1)].bytes.data();
-    __builtin_prefetch(header);
-    __builtin_prefetch(header + 63);
+    const auto header =
+        reinterpret_cast<std::uintptr_t>(packets[std::min(index, packets.size() - 1)].bytes.data());
+    __builtin_prefetch(reinterpret_cast<const void*>(header));
+    __builtin_prefetch(reinterpret_cast<const void*>(header + 63));
 }
 
 // Has what may be known of its tuple fetched from memory.
