@@ -88,6 +88,17 @@ DATAPATH_INLINE void read_packet(const PacketInput& packet, KnownTuples& known, 
     __builtin_prefetch(&known[out.place], 1);
 }
 
+// Reads the packets from `begin` on, as many as a chunk takes. Returns their number.
+DATAPATH_INLINE std::size_t read_chunk(std::span<const PacketInput> packets, std::size_t begin,
+                                       KnownTuples& known, std::array<ReadPacket, chunk_max>& out) {
+    const std::size_t size = std::min(chunk_max, packets.size() - begin);
+    for (std::size_t i = 0; i < size; ++i) {
+        prefetch_header(packets, begin + i + headers_ahead);
+        read_packet(packets[begin + i], known, out[i]);
+    }
+    return size;
+}
+
 DATAPATH_INLINE void count_known(datapath::TablePlatform& platform, InterfaceTally& tally,
                                  const PacketInput& packet, const PlainPacket& plain,
                                  const KnownTuple& tuple) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstddef>
 #include <utility>
 
 #ifdef __SSE2__
@@ -40,6 +41,11 @@ DATAPATH_INLINE unsigned tags_equal_to(const TableBucket& bucket, __u32 tag) {
 #endif
 }
 static_assert(FLOW_PROBES == 8);
+// flow_add() takes these by direction.
+static_assert(offsetof(flow_entry, packets_in) == offsetof(flow_entry, packets_out) + 16 &&
+              offsetof(flow_entry, bytes_out) == offsetof(flow_entry, packets_out) + 8 &&
+              offsetof(flow_entry, bytes_in) == offsetof(flow_entry, packets_in) + 8 &&
+              offsetof(flow_entry, tcp_flags_in) == offsetof(flow_entry, tcp_flags_out) + 1);
 
 }  // namespace
 
@@ -448,11 +454,7 @@ void FlowTable::account(std::span<const PacketInput> packets, FlowSink& sink) {
     InterfaceTally tally(s);
     std::array<ReadPacket, chunk_max> chunk;
     for (std::size_t begin = 0; begin < packets.size(); begin += chunk_max) {
-        const std::size_t size = std::min(chunk_max, packets.size() - begin);
-        for (std::size_t i = 0; i < size; ++i) {
-            prefetch_header(packets, begin + i + headers_ahead);
-            read_packet(packets[begin + i], s.known, chunk[i]);
-        }
+        const std::size_t size = read_chunk(packets, begin, s.known, chunk);
         s.account_chunk(packets.subspan(begin, size), std::span(chunk).first(size), tally, sink);
     }
 }

@@ -306,11 +306,7 @@ void classify_packets(TablePlatform& s, const LocalNetworks& networks, KnownTupl
     InterfaceTally tally(s);
     std::array<ReadPacket, chunk_max> chunk;
     for (std::size_t begin = 0; begin < packets.size(); begin += chunk_max) {
-        const std::size_t size = std::min(chunk_max, packets.size() - begin);
-        for (std::size_t i = 0; i < size; ++i) {
-            prefetch_header(packets, begin + i + headers_ahead);
-            read_packet(packets[begin + i], known, chunk[i]);
-        }
+        const std::size_t size = read_chunk(packets, begin, known, chunk);
         for (std::size_t i = 0; i < size; ++i) {
             const PacketInput& packet = packets[begin + i];
             const ReadPacket& seen = chunk[i];
