@@ -4,6 +4,7 @@ suppression keeps back is counted; a rotated file output is opened anew on SIGHU
 
 SPDX-License-Identifier: Apache-2.0
 """
+import contextlib
 import json
 import os
 import signal
@@ -162,8 +163,11 @@ class Metrics(SiteCase):
         wait_for("the new file, with nothing to write", 10, site.lines.exists)
 
         def open_files():
-            folder = f"/proc/{site.daemon.pid}/fd"
-            return {os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)}
+            folder, files = f"/proc/{site.daemon.pid}/fd", set()
+            for fd in os.listdir(folder):
+                with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+                    files.add(os.readlink(f"{folder}/{fd}"))
+            return files
         wait_for("the old file to be let go", 10, lambda: str(moved) not in open_files())
         self.assertIn(str(site.lines), open_files())
         site.traffic("host", "send", WORLD["CN"][0], SINK, 4 * MIB).wait()
