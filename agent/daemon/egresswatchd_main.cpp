@@ -1,5 +1,6 @@
 // agent/daemon/egresswatchd_main.cpp - the daemon's program: command line, configuration, engine, loop.
 // SPDX-License-Identifier: Apache-2.0
+#include <malloc.h>
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
@@ -17,6 +18,21 @@ using namespace egresswatch;
 // Exit codes as in agent/cli/commands.h: 2 wrong input, 3 the environment refused.
 constexpr int exit_bad_input = 2;
 constexpr int exit_refused = 3;
+
+/** Blocks from here on are mapped by themselves, and are the kernel's again as soon as they are freed. */
+constexpr int mapped_block_min = 1 << 20;
+/** So much may lie free at the end of a heap. */
+constexpr int heap_free_max = 2 << 20;
+
+/**
+ * Keeps what a reload needs for a moment from staying with the process. The C library raises both limits by
+ * itself to the largest block ever freed; then a table of 8 MiB comes from the heap of whichever thread asked
+ * first, and each of these heaps keeps that much for good.
+ */
+void give_memory_back() {
+    mallopt(M_MMAP_THRESHOLD, mapped_block_min);
+    mallopt(M_TRIM_THRESHOLD, heap_free_max);
+}
 
 int run(const daemon::Config& config) {
     daemon::block_signals();
@@ -38,6 +54,7 @@ int run(const daemon::Config& config) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    give_memory_back();
     CLI::App app{"egresswatchd: watches which traffic leaves this host and its region, and tells"};
     std::string config_file = daemon::config_file_default;
     std::string pin_dir;
