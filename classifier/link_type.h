@@ -29,13 +29,6 @@ struct LinkPlace {
 
 [[nodiscard]] LinkPlace locate_link(std::uint32_t link_type, std::span<const std::uint8_t> packet) noexcept;
 
-// The same, without a call for what nearly every capture is.
-[[nodiscard]] inline LinkPlace locate_link_inline(std::uint32_t link_type,
-                                                  std::span<const std::uint8_t> packet) noexcept {
-    constexpr std::uint32_t ethernet = 1;
-    return link_type == ethernet ? LinkPlace{LinkStart::ethernet, 0, 0} : locate_link(link_type, packet);
-}
-
 // False: every packet of this link type counts as not IP, and the reader is told so by link_type_name().
 [[nodiscard]] bool link_type_supported(std::uint32_t link_type) noexcept;
 [[nodiscard]] std::string link_type_name(std::uint32_t link_type);  // "Ethernet", "link type 147"

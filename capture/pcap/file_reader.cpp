@@ -12,6 +12,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "classifier/link_type.h"
+
 namespace egresswatch::capture {
 namespace {
 
@@ -21,6 +23,7 @@ constexpr std::uint32_t magic_nano = 0xa1b23c4d;
 constexpr std::uint32_t magic_section = 0x0a0d0d0a;  // a palindrome: the same in both byte orders
 constexpr std::uint32_t magic_order = 0x1a2b3c4d;
 
+constexpr std::uint32_t linktype_ethernet = 1;
 constexpr std::size_t pcap_header_bytes = 24;
 constexpr std::size_t pcap_record_bytes = 16;
 constexpr std::uint64_t nanoseconds_per_second = 1000000000;
@@ -91,7 +94,6 @@ std::expected<FileReader, FileError> FileReader::open(const std::string& path) {
         return std::unexpected(FileError{FileError::Kind::cannot_open, shown, 0,
                                          std::string("cannot open: ") + std::strerror(errno), ""});
     FileReader reader{ByteSource(descriptor, !standard_input), shown};
-    reader.batch_.reserve(batch_max);
     struct stat status {};
     if (fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode)) {
         reader.file_bytes_ = static_cast<std::uint64_t>(status.st_size);
@@ -167,8 +169,8 @@ std::expected<void, FileError> FileReader::read_magic() {
     const std::uint32_t magic = load32(source_.data());
     if (magic == magic_section) {
         pcapng_ = true;
-        PacketRecord none;
-        (void)next_block(true, none);  // the section header: says the byte order
+        PacketInput none;
+        (void)next_block(true, batch_, none);  // the section header: says the byte order
     } else if (is_pcap_magic(magic) || is_pcap_magic(std::byteswap(magic))) {
         swapped_ = !is_pcap_magic(magic);
         (void)read_pcap_header();
@@ -201,84 +203,89 @@ bool FileReader::read_pcap_header() {
     return true;
 }
 
-std::expected<std::span<const PacketRecord>, FileError> FileReader::next_batch() {
+std::expected<std::span<const PacketInput>, FileError> FileReader::next_batch() {
     if (auto read = next_batch(batch_); !read) return std::unexpected(read.error());
-    return std::span<const PacketRecord>(batch_);
+    return std::span<const PacketInput>(batch_.packets);
 }
 
-std::expected<void, FileError> FileReader::next_batch(std::vector<PacketRecord>& batch) {
-    batch.clear();
-    batch.reserve(batch_max);
-    if (error_) return std::unexpected(*error_);
+std::expected<void, FileError> FileReader::next_batch(FileBatch& batch) {
+    batch.without_time = 0;
+    batch.out_of_order = 0;
+    batch.unsupported.clear();
+    batch.packets.resize(batch_max);
+    std::size_t count = 0;
     // Only the first packet of a batch may refill the window: the views of the others stay valid.
-    while (batch.size() < batch_max) {
-        if (!pcapng_) take_pcap(batch);
-        if (batch.size() == batch_max) break;
-        PacketRecord record;
-        const bool may_refill = batch.empty();
-        const Step step = pcapng_ ? next_block(may_refill, record) : next_pcap(may_refill, record);
-        if (step == Step::packet) batch.push_back(record);
-        if (step == Step::end) break;
-        if (step == Step::failed) {
-            if (batch.empty()) return std::unexpected(*error_);
-            break;  // what came before the damage first; the error with the next call
-        }
+    for (Step step = Step::packet; count < batch_max && step != Step::end && step != Step::failed;) {
+        if (!pcapng_) count = take_pcap(batch, count);
+        if (count == batch_max) break;
+        const bool may_refill = count == 0;
+        PacketInput& next = batch.packets[count];
+        step = error_    ? Step::failed
+               : pcapng_ ? next_block(may_refill, batch, next)
+                         : next_pcap(may_refill, batch, next);
+        count += step == Step::packet ? 1 : 0;
     }
+    batch.packets.resize(count);
+    // What came before the damage first; the error with the next call.
+    if (count == 0 && error_) return std::unexpected(*error_);
     return {};
 }
 
-// The records that are whole and ordinary, one after the other; next_pcap() has the rest.
-void FileReader::take_pcap(std::vector<PacketRecord>& batch) {
-    if (minor_ <= 3) return;
-    if (swapped_)
-        take_pcap_as<true>(batch);
-    else
-        take_pcap_as<false>(batch);
+// The records from the one in `first` on that are whole and ordinary, one after the other; next_pcap() has
+// the rest. Returns the place behind the last.
+std::size_t FileReader::take_pcap(FileBatch& batch, std::size_t first) {
+    if (error_ || minor_ <= 3 || !link_type_supported(interfaces_[0].link_type)) return first;
+    return swapped_ ? take_pcap_as<true>(batch, first) : take_pcap_as<false>(batch, first);
 }
 
 template <bool swapped>
-void FileReader::take_pcap_as(std::vector<PacketRecord>& batch) {
+std::size_t FileReader::take_pcap_as(FileBatch& batch, std::size_t first) {
     const auto u32_at = [](const std::uint8_t* from) {
         const std::uint32_t value = load32(from);
         return swapped ? std::byteswap(value) : value;
     };
-    constexpr std::size_t block_max = 128;  // records that room is made for at a time
     const std::uint8_t* at = source_.data();
     const std::uint8_t* const end = at + source_.buffered();
     const Clock clock = clocks_[0];
     const std::uint32_t link_type = interfaces_[0].link_type;
-    auto latest = last_time_;
-    for (bool whole_block = true; whole_block && batch.size() < batch_max;) {
-        const std::size_t first = batch.size();
-        batch.resize(std::min(batch_max, first + block_max));
-        PacketRecord* out = batch.data() + first;
-        PacketRecord* const out_end = batch.data() + batch.size();
-        for (; out != out_end && end - at >= static_cast<std::ptrdiff_t>(pcap_record_bytes); ++out) {
-            // The length of this record is needed to find the next: without this each would wait for memory.
-            __builtin_prefetch(at + prefetch_bytes);
-            __builtin_prefetch(at + prefetch_bytes + 64);
-            const std::uint32_t fraction = u32_at(at + 4);
-            const std::uint32_t captured = u32_at(at + 8);
-            const std::size_t whole = pcap_record_bytes + captured;
-            if (fraction >= clock.units || captured > packet_bytes_max ||
-                whole > static_cast<std::size_t>(end - at))
-                break;
-            latest = std::chrono::sys_time<std::chrono::nanoseconds>(std::chrono::nanoseconds(
-                static_cast<std::int64_t>(u32_at(at) * nanoseconds_per_second + fraction * clock.unit_ns)));
-            out->bytes = {at + pcap_record_bytes, captured};
-            out->wire_bytes = std::max(u32_at(at + 12), captured);
-            out->link_type = link_type;
-            out->captured_at = latest;
-            at += whole;
-        }
-        whole_block = out == out_end;
-        batch.resize(static_cast<std::size_t>(out - batch.data()));
+    const bool is_ethernet = link_type == linktype_ethernet;
+    const LinkPlace ethernet{LinkStart::ethernet, 0, 0};
+    std::uint64_t last = last_ns_;
+    std::uint64_t latest = latest_ns_;
+    std::uint64_t out_of_order = 0;
+    PacketInput* out = batch.packets.data() + first;
+    PacketInput* const out_end = batch.packets.data() + batch.packets.size();
+    for (; out != out_end && end - at >= static_cast<std::ptrdiff_t>(pcap_record_bytes); ++out) {
+        // The length of this record is needed to find the next: without this each would wait for memory.
+        __builtin_prefetch(at + prefetch_bytes);
+        __builtin_prefetch(at + prefetch_bytes + 64);
+        const std::uint32_t fraction = u32_at(at + 4);
+        const std::uint32_t captured = u32_at(at + 8);
+        const std::size_t whole = pcap_record_bytes + captured;
+        if (fraction >= clock.units || captured > packet_bytes_max ||
+            whole > static_cast<std::size_t>(end - at))
+            break;
+        last = u32_at(at) * nanoseconds_per_second + fraction * clock.unit_ns;
+        out_of_order += last < latest ? 1 : 0;
+        latest = std::max(latest, last);
+        out->bytes = {at + pcap_record_bytes, captured};
+        out->wire_bytes = std::max(u32_at(at + 12), captured);
+        out->interface = 0;
+        out->at_ns = last;
+        if (is_ethernet)
+            out->link = ethernet;
+        else
+            out->link = locate_link(link_type, out->bytes);
+        at += whole;
     }
-    last_time_ = latest;
+    last_ns_ = last;
+    latest_ns_ = latest;
+    batch.out_of_order += out_of_order;
     source_.skip(static_cast<std::size_t>(at - source_.data()));
+    return static_cast<std::size_t>(out - batch.packets.data());
 }
 
-FileReader::Step FileReader::next_pcap(bool may_refill, PacketRecord& out) {
+FileReader::Step FileReader::next_pcap(bool may_refill, FileBatch& batch, PacketInput& out) {
     if (source_.buffered() < pcap_record_bytes) {
         if (!may_refill) return Step::end;
         if (!source_.ensure(pcap_record_bytes)) {
@@ -309,21 +316,19 @@ FileReader::Step FileReader::next_pcap(bool may_refill, PacketRecord& out) {
     }
     out.bytes = {header + pcap_record_bytes, captured};
     out.wire_bytes = std::max(wire, captured);
-    out.link_type = interfaces_[0].link_type;
+    out.interface = 0;
     const std::uint64_t units = clocks_[0].units;
     // A fraction of a second or more is nonsense: the whole seconds are what can be believed.
     const std::uint64_t fraction = u32(header + 4) < units ? u32(header + 4) : 0;
-    stamp(out, std::uint64_t{u32(header)} * units + fraction, clocks_[0]);
+    stamp(batch, std::uint64_t{u32(header)} * units + fraction, clocks_[0]);
+    describe(batch, out);
     source_.skip(whole);
     return Step::packet;
 }
 
-void FileReader::stamp(PacketRecord& out, std::uint64_t ticks, const Clock& clock) noexcept {
+void FileReader::stamp(FileBatch& batch, std::uint64_t ticks, const Clock& clock) noexcept {
     if (clock.unit_ns != 0 && clock.offset_seconds == 0 && ticks <= INT64_MAX / clock.unit_ns) {
-        out.has_time = true;
-        last_time_ = std::chrono::sys_time<std::chrono::nanoseconds>(
-            std::chrono::nanoseconds(static_cast<std::int64_t>(ticks * clock.unit_ns)));
-        out.captured_at = last_time_;
+        last_ns_ = ticks * clock.unit_ns;
         return;
     }
     __extension__ typedef __int128 Wide;
@@ -331,14 +336,24 @@ void FileReader::stamp(PacketRecord& out, std::uint64_t ticks, const Clock& cloc
         Wide{clock.offset_seconds} * static_cast<Wide>(nanoseconds_per_second) +
         Wide{ticks} * static_cast<Wide>(nanoseconds_per_second) / static_cast<Wide>(clock.units);
     // Times before the epoch or after 2262 are nonsense in a capture; the clock of windows must not leap.
-    out.has_time = nanoseconds >= 0 && nanoseconds <= INT64_MAX;
-    if (out.has_time)
-        last_time_ = std::chrono::sys_time<std::chrono::nanoseconds>(
-            std::chrono::nanoseconds(static_cast<std::int64_t>(nanoseconds)));
-    out.captured_at = last_time_;
+    if (nanoseconds >= 0 && nanoseconds <= INT64_MAX)
+        last_ns_ = static_cast<std::uint64_t>(nanoseconds);
+    else
+        ++batch.without_time;
 }
 
-FileReader::Step FileReader::next_block(bool may_refill, PacketRecord& out) {
+// What follows from the time of the packet and from its interface.
+void FileReader::describe(FileBatch& batch, PacketInput& out) {
+    out.at_ns = last_ns_;
+    batch.out_of_order += last_ns_ < latest_ns_ ? 1 : 0;
+    latest_ns_ = std::max(latest_ns_, last_ns_);
+    const std::uint32_t link_type = link_type_of(out);
+    out.link = locate_link(link_type, out.bytes);
+    if (out.link.start == LinkStart::not_ip && !link_type_supported(link_type))
+        ++batch.unsupported[link_type];
+}
+
+FileReader::Step FileReader::next_block(bool may_refill, FileBatch& batch, PacketInput& out) {
     const auto have = [&](std::size_t count) {
         return source_.buffered() >= count || (may_refill && source_.ensure(count));
     };
@@ -383,7 +398,7 @@ FileReader::Step FileReader::next_block(bool may_refill, PacketRecord& out) {
     } else if (type == block_interface) {
         good = read_interface(block);
     } else if (type == block_enhanced || type == block_simple || type == block_packet) {
-        good = read_packet(type, block, out);
+        good = read_packet(type, block, batch, out);
         step = Step::packet;
     }
     if (!good) return Step::failed;
@@ -456,7 +471,8 @@ bool FileReader::walk_options(std::span<const std::uint8_t> options, std::size_t
     return true;
 }
 
-bool FileReader::read_packet(std::uint32_t type, std::span<const std::uint8_t> block, PacketRecord& out) {
+bool FileReader::read_packet(std::uint32_t type, std::span<const std::uint8_t> block, FileBatch& batch,
+                             PacketInput& out) {
     const std::size_t header = type == block_simple ? 12 : 28;
     if (block.size() < header + 4)
         return fail(FileError::Kind::damaged,
@@ -489,11 +505,12 @@ bool FileReader::read_packet(std::uint32_t type, std::span<const std::uint8_t> b
                                                   std::to_string(room));
     out.bytes = block.subspan(header, captured);
     out.wire_bytes = std::max(out.wire_bytes, captured);
-    out.link_type = interfaces_[index].link_type;
     out.interface = static_cast<std::uint32_t>(index);
-    out.has_time = type != block_simple;
-    out.captured_at = last_time_;
-    if (out.has_time) stamp(out, std::uint64_t{u32(at + 12)} << 32 | u32(at + 16), clocks_[index]);
+    if (type == block_simple)
+        ++batch.without_time;
+    else
+        stamp(batch, std::uint64_t{u32(at + 12)} << 32 | u32(at + 16), clocks_[index]);
+    describe(batch, out);
     return true;
 }
 

@@ -2,9 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // In:      a path, "-" for standard input, or bytes in memory.
-// Out:     batches of PacketRecord in file order. What a record points at dies with the next call, unless
-// window()
-//          is held.
+// Out:     batches of packets in file order, ready to be classified. What they point at dies with the next
+//          call, unless window() is held.
 // Formats: pcap 2.0 to 2.4 (both byte orders, micro- and nanoseconds) and pcapng 1.x
 // (draft-ietf-opsawg-pcapng:
 //          any number of sections, byte orders, interfaces and link types; enhanced, simple and the obsolete
@@ -15,9 +14,9 @@
 // Fails:   FileError with the byte offset. Everything before the damage has been handed out.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <expected>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -26,6 +25,7 @@
 #include <vector>
 
 #include "capture/pcap/byte_source.h"
+#include "classifier/packet_classifier.h"
 
 namespace egresswatch::capture {
 
@@ -46,19 +46,19 @@ struct FileError {
     [[nodiscard]] std::string to_string() const;
 };
 
-struct PacketRecord {
-    std::span<const std::uint8_t> bytes;  // captured part, from the link header on
-    std::uint32_t wire_bytes = 0;         // length on the wire, at least bytes.size()
-    std::uint32_t link_type = 0;          // LINKTYPE_ number (tcpdump.org/linktypes.html)
-    std::uint32_t interface = 0;          // running number over all sections; 0 in a pcap file
-    // Since the epoch. A packet without a time stamp (simple packet block), or with one that cannot be
-    // represented, has that of the packet before it, so that time never leaps for want of one.
-    std::chrono::sys_time<std::chrono::nanoseconds> captured_at{};
-    bool has_time = true;
+// Some packets of a file, and what is to be said about them.
+struct FileBatch {
+    // `wire_bytes` at least bytes.size(); `interface` a running number over all sections, 0 in a pcap file. A
+    // packet without a time stamp (simple packet block), or with one that cannot be represented, has that of
+    // the packet before it, so that time never leaps for want of one.
+    std::vector<PacketInput> packets;
+    std::uint64_t without_time = 0;
+    std::uint64_t out_of_order = 0;                      // stamped earlier than a packet before them
+    std::map<std::uint32_t, std::uint64_t> unsupported;  // packets by link type number
 };
 
 struct FileInterface {
-    std::uint32_t link_type = 0;
+    std::uint32_t link_type = 0;   // LINKTYPE_ number (tcpdump.org/linktypes.html)
     std::uint32_t snap_bytes = 0;  // 0: no limit was set
     std::string name;              // if_name, empty where the file has none
 };
@@ -76,12 +76,15 @@ public:
 
     // At most batch_max packets; an empty batch is the end of the file. After an error every call gives the
     // same error again.
-    [[nodiscard]] std::expected<std::span<const PacketRecord>, FileError> next_batch();
-    // The same into a vector of the caller's, which is emptied first.
-    [[nodiscard]] std::expected<void, FileError> next_batch(std::vector<PacketRecord>& batch);
+    [[nodiscard]] std::expected<std::span<const PacketInput>, FileError> next_batch();
+    // The same into the caller's; what it held is gone.
+    [[nodiscard]] std::expected<void, FileError> next_batch(FileBatch& batch);
     // Keeps what the last batch points at, whatever is read afterwards.
     [[nodiscard]] std::shared_ptr<const void> window() const noexcept { return source_.window(); }
 
+    [[nodiscard]] std::uint32_t link_type_of(const PacketInput& packet) const noexcept {
+        return interfaces_[packet.interface].link_type;
+    }
     [[nodiscard]] const std::vector<FileInterface>& interfaces() const noexcept { return interfaces_; }
     [[nodiscard]] std::uint64_t offset() const noexcept { return source_.offset(); }
     [[nodiscard]] std::optional<std::uint64_t> file_bytes() const noexcept { return file_bytes_; }
@@ -98,18 +101,20 @@ private:
     FileReader(ByteSource source, std::string path) : source_(std::move(source)), path_(std::move(path)) {}
     [[nodiscard]] std::expected<void, FileError> read_magic();
     [[nodiscard]] bool read_pcap_header();
-    [[nodiscard]] Step next_pcap(bool may_refill, PacketRecord& out);
-    void take_pcap(std::vector<PacketRecord>& batch);
+    [[nodiscard]] Step next_pcap(bool may_refill, FileBatch& batch, PacketInput& out);
+    [[nodiscard]] std::size_t take_pcap(FileBatch& batch, std::size_t first);
     template <bool swapped>
-    void take_pcap_as(std::vector<PacketRecord>& batch);
-    [[nodiscard]] Step next_block(bool may_refill, PacketRecord& out);
+    [[nodiscard]] std::size_t take_pcap_as(FileBatch& batch, std::size_t first);
+    [[nodiscard]] Step next_block(bool may_refill, FileBatch& batch, PacketInput& out);
     [[nodiscard]] bool read_section(std::span<const std::uint8_t> block);
     [[nodiscard]] bool read_interface(std::span<const std::uint8_t> block);
-    [[nodiscard]] bool read_packet(std::uint32_t type, std::span<const std::uint8_t> block,
-                                   PacketRecord& out);
+    [[nodiscard]] bool read_packet(std::uint32_t type, std::span<const std::uint8_t> block, FileBatch& batch,
+                                   PacketInput& out);
     [[nodiscard]] bool walk_options(std::span<const std::uint8_t> options, std::size_t at, const char* block,
                                     FileInterface* interface, Clock* clock);
-    void stamp(PacketRecord& out, std::uint64_t ticks, const Clock& clock) noexcept;
+    // Of the packet that comes next in the file.
+    void stamp(FileBatch& batch, std::uint64_t ticks, const Clock& clock) noexcept;
+    void describe(FileBatch& batch, PacketInput& out);
     [[nodiscard]] std::uint16_t u16(const std::uint8_t* at) const noexcept;
     [[nodiscard]] std::uint32_t u32(const std::uint8_t* at) const noexcept;
     [[nodiscard]] std::uint64_t u64(const std::uint8_t* at) const noexcept;
@@ -126,9 +131,10 @@ private:
     std::vector<FileInterface> interfaces_;
     std::vector<Clock> clocks_;
     std::size_t section_first_ = 0;  // index in interfaces_ of the section's interface 0
-    std::chrono::sys_time<std::chrono::nanoseconds> last_time_{};
+    std::uint64_t last_ns_ = 0;      // of the packet read last, since the epoch
+    std::uint64_t latest_ns_ = 0;    // of all packets
     std::optional<FileError> error_;
-    std::vector<PacketRecord> batch_;
+    FileBatch batch_;
 };
 
 }  // namespace egresswatch::capture

@@ -40,8 +40,7 @@ void ClassifyPool::run(PacketClassifier& classifier) {
             reader_.read(filled->piece);
             at_end_ = filled->piece.is_last;
         }
-        prepare(filled->piece);
-        classifier.classify(filled->piece.inputs, filled->batch);
+        classifier.classify(filled->piece.batch.packets, filled->batch);
         place->turn = 2 * number + 1;
         place->turn.notify_one();
     }

@@ -3,7 +3,7 @@
 //
 // In:       a PieceReader and a classifier for each thread.   Out: classified pieces, in order.
 // Threads:  one a classifier; next(), give_back() and stop() from the owner's only.
-// Limits:   pieces_a_thread pieces of at most FileReader::batch_max packets wait at a time: 100 kB each, and
+// Limits:   pieces_a_thread pieces of at most FileReader::batch_max packets wait at a time: 140 kB each, and
 // the
 //           window of the file that they point into. When all wait the threads do.
 // Fails:    never; damage to the file comes as the last piece.

@@ -46,12 +46,12 @@ std::expected<void, OsError> FileEngine::start(FlowSink& sink) {
 }
 
 std::expected<void, OsError> FileEngine::note(const FilePiece& piece) {
-    progress_.packets += piece.records.size();
+    progress_.packets += piece.batch.packets.size();
     progress_.bytes_read = piece.bytes_read;
     progress_.bytes_total = file_bytes_;
-    progress_.packets_without_time += piece.packets_without_time;
-    progress_.packets_out_of_order += piece.packets_out_of_order;
-    for (const auto& [link_type, packets] : piece.unsupported)
+    progress_.packets_without_time += piece.batch.without_time;
+    progress_.packets_out_of_order += piece.batch.out_of_order;
+    for (const auto& [link_type, packets] : piece.batch.unsupported)
         progress_.not_supported[link_type_name(link_type)] += packets;
     finished_ = piece.is_last;
     if (!piece.damage) return {};
@@ -65,38 +65,38 @@ std::expected<void, OsError> FileEngine::poll(std::chrono::milliseconds timeout)
     if (finished_) return {};
     if (pool_ != nullptr) {
         const ClassifiedPiece& next = pool_->next();
-        if (!next.piece.is_last) table_.account_classified(next.batch, next.piece.inputs, *sink_);
+        if (!next.piece.is_last) table_.account_classified(next.batch, next.piece.batch.packets, *sink_);
         auto noted = note(next.piece);
         pool_->give_back();
         return noted;
     }
     if (pacer_) return poll_paced(timeout);
     reader_.read(piece_);
-    if (!piece_.is_last) {
-        prepare(piece_);
-        table_.account(piece_.inputs, *sink_);
-    }
+    if (!piece_.is_last) table_.account(piece_.batch.packets, *sink_);
     return note(piece_);
 }
 
 std::expected<void, OsError> FileEngine::poll_paced(std::chrono::milliseconds timeout) {
-    if (piece_done_ == piece_.inputs.size()) {
+    const std::vector<PacketInput>& packets = piece_.batch.packets;
+    if (piece_done_ == packets.size()) {
         reader_.read(piece_);
         piece_done_ = 0;
-        piece_.inputs.clear();
-        if (!piece_.is_last) prepare(piece_);
         if (auto noted = note(piece_); !noted || finished_) return noted;
     }
     const auto now = Pacer::Clock::now();
-    auto due = pacer_->due(piece_.records[piece_done_].captured_at, now);
+    const auto due_at = [&](std::size_t packet) {
+        const std::chrono::nanoseconds at(static_cast<std::int64_t>(packets[packet].at_ns));
+        return pacer_->due(Pacer::PacketTime(at), now);
+    };
+    auto due = due_at(piece_done_);
     if (due > now) {
         std::this_thread::sleep_until(std::min(due, now + timeout));
         return {};
     }
     std::size_t end = piece_done_;
-    for (; end < piece_.inputs.size() && due <= now; ++end)
-        if (end + 1 < piece_.inputs.size()) due = pacer_->due(piece_.records[end + 1].captured_at, now);
-    table_.account(std::span(piece_.inputs).subspan(piece_done_, end - piece_done_), *sink_);
+    for (; end < packets.size() && due <= now; ++end)
+        if (end + 1 < packets.size()) due = due_at(end + 1);
+    table_.account(std::span(packets).subspan(piece_done_, end - piece_done_), *sink_);
     piece_done_ = end;
     return {};
 }

@@ -105,14 +105,14 @@ public:
     [[nodiscard]] const FlowTable& table() const { return table_; }
 
 private:
-    void packet(const capture::PacketRecord& record) {
+    void packet(const PacketInput& record) {
         EthernetFrame frame = as_ethernet(record);
         frame.bytes.resize(std::min(frame.bytes.size(), BpfTestRun::PACKET_BYTES_MAX));
         PacketInput input;
         input.bytes = frame.bytes;
         input.wire_bytes = frame.wire_bytes;
         input.ifindex = BpfTestRun::IFINDEX;
-        input.at_ns = static_cast<std::uint64_t>(record.captured_at.time_since_epoch().count());
+        input.at_ns = record.at_ns;
         input.link = {LinkStart::ethernet, 0, 0};
         directions_.account({&input, 1}, sink_);
         BpfTestRun::Packet packet;

@@ -137,8 +137,8 @@ Walked walk_frames(const fs::path& path) {
             PacketInput input;
             input.bytes = record.bytes;
             input.wire_bytes = record.wire_bytes;
-            input.at_ns = static_cast<std::uint64_t>(record.captured_at.time_since_epoch().count());
-            input.link = locate_link(record.link_type, record.bytes);
+            input.at_ns = record.at_ns;
+            input.link = record.link;
             table.account({&input, 1}, sink);
             walked.frames.push_back(frame_of(table.last_verdict(), record.wire_bytes));
         }

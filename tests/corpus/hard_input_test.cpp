@@ -244,15 +244,12 @@ TEST_CASE("with a snap length of 64 bytes no packet is lost, and totals are of t
             const auto batch = reader->next_batch();
             if (!batch || batch->empty()) break;
             for (const auto& record : *batch) {
+                const std::uint32_t link_type = reader->link_type_of(record);
                 const auto [found, fresh] =
-                    interfaces.try_emplace(record.link_type, static_cast<std::uint32_t>(interfaces.size()));
-                if (fresh) snapped.interface(static_cast<std::uint16_t>(record.link_type), snap);
-                const auto ticks = std::chrono::duration_cast<std::chrono::microseconds>(
-                    record.captured_at.time_since_epoch());
+                    interfaces.try_emplace(link_type, static_cast<std::uint32_t>(interfaces.size()));
+                if (fresh) snapped.interface(static_cast<std::uint16_t>(link_type), snap);
                 const auto kept = record.bytes.first(std::min<std::size_t>(record.bytes.size(), snap));
-                snapped.enhanced(found->second,
-                                 static_cast<std::uint64_t>(std::max<std::int64_t>(0, ticks.count())), kept,
-                                 record.wire_bytes);
+                snapped.enhanced(found->second, record.at_ns / 1000, kept, record.wire_bytes);
                 ++expected;
                 // A writer cannot say zero bytes on the wire: CaptureFile takes the captured length then.
                 wire_bytes += record.wire_bytes != 0 ? record.wire_bytes : kept.size();
@@ -309,7 +306,7 @@ std::vector<RealPacket> real_packets() {
         const auto batch = reader->next_batch();
         if (!batch) continue;
         for (const auto& record : batch->first(std::min(batch->size(), of_a_capture)))
-            packets.push_back({{record.bytes.begin(), record.bytes.end()}, record.link_type});
+            packets.push_back({{record.bytes.begin(), record.bytes.end()}, reader->link_type_of(record)});
     }
     TrafficMix mix({.packets = 3000, .flows = 600, .odd_of_thousand = 900});
     for (MadePacket packet; mix.next(packet);)

@@ -61,9 +61,9 @@ struct Payload {
     std::uint32_t tcp_sequence = 0;
 };
 
-Payload payload_of(const capture::PacketRecord& record) {
+Payload payload_of(const PacketInput& record) {
     Payload out;
-    const LinkPlace link = locate_link(record.link_type, record.bytes);
+    const LinkPlace& link = record.link;
     if (link.start == LinkStart::not_ip || link.start == LinkStart::truncated) return out;
     const MemoryFrame frame{record.bytes.data(), static_cast<__u32>(record.bytes.size())};
     frame_facts facts{};

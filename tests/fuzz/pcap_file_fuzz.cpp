@@ -39,7 +39,8 @@ Seen read_all(std::expected<FileReader, egresswatch::capture::FileError> reader,
         for (const auto& record : *batch) {
             if (record.wire_bytes < record.bytes.size()) std::abort();
             if (record.interface >= reader->interfaces().size()) std::abort();
-            const auto place = egresswatch::locate_link(record.link_type, record.bytes);
+            const auto place = egresswatch::locate_link(reader->link_type_of(record), record.bytes);
+            if (place.start != record.link.start || place.offset != record.link.offset) std::abort();
             if (place.offset > record.bytes.size()) std::abort();
             for (const std::uint8_t byte : record.bytes) seen.bytes += byte;
             ++seen.packets;

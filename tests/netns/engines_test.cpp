@@ -82,8 +82,7 @@ private:
             if (!batch || batch->empty()) return;
             for (const auto& record : *batch) {
                 const EthernetFrame frame = as_ethernet(record);
-                add(frame.bytes, frame.wire_bytes,
-                    static_cast<std::uint64_t>(record.captured_at.time_since_epoch().count()));
+                add(frame.bytes, frame.wire_bytes, record.at_ns);
             }
         }
     }

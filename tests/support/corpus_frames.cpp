@@ -18,8 +18,8 @@ constexpr std::uint32_t wire_bytes_max = 65536;
 
 }  // namespace
 
-EthernetFrame as_ethernet(const capture::PacketRecord& record) {
-    const LinkPlace place = locate_link(record.link_type, record.bytes);
+EthernetFrame as_ethernet(const PacketInput& record) {
+    const LinkPlace& place = record.link;
     EthernetFrame frame;
     if (place.start != LinkStart::ethernet) {
         std::uint16_t type = ether_type_experimental;

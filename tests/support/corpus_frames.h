@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "capture/pcap/file_reader.h"
+#include "classifier/packet_classifier.h"
 #include "classifier/region/region_table.h"
 
 namespace egresswatch::test {
@@ -18,7 +18,7 @@ struct EthernetFrame {
 };
 
 // A capture of another link type gets an Ethernet header in place of its own.
-[[nodiscard]] EthernetFrame as_ethernet(const capture::PacketRecord& record);
+[[nodiscard]] EthernetFrame as_ethernet(const PacketInput& record);
 
 // Every file below tests/corpus/captures of the source tree, sorted.
 [[nodiscard]] std::vector<std::filesystem::path> corpus_captures(const std::filesystem::path& source_dir);

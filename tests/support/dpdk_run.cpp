@@ -175,7 +175,7 @@ std::expected<std::uint64_t, std::string> on_wire_as_captured(const std::vector<
                                                               const std::string& to) {
     constexpr std::uint32_t ethernet = 1;              // LINKTYPE_ETHERNET
     constexpr std::size_t net_pcap_bytes_max = 65535;  // longer ones lose their beginning in the driver
-    constexpr std::int64_t libpcap_ns_end = 0x8000'0000 * 1'000'000'000LL;  // it reads seconds as signed
+    constexpr std::uint64_t libpcap_ns_end = 0x8000'0000 * 1'000'000'000ULL;  // it reads seconds as signed
     CaptureFile file;
     file.pcap_header(ethernet);
     std::uint64_t packets = 0;
@@ -185,9 +185,10 @@ std::expected<std::uint64_t, std::string> on_wire_as_captured(const std::vector<
         for (;;) {
             const auto batch = reader->next_batch();
             if (!batch || batch->empty()) break;  // damage: what is before it counts
-            for (const capture::PacketRecord& record : *batch) {
-                if (record.link_type != ethernet || record.bytes.size() > net_pcap_bytes_max) continue;
-                const auto ns = record.captured_at.time_since_epoch().count();
+            for (const PacketInput& record : *batch) {
+                if (reader->link_type_of(record) != ethernet || record.bytes.size() > net_pcap_bytes_max)
+                    continue;
+                const std::uint64_t ns = record.at_ns;
                 if (ns >= libpcap_ns_end) continue;
                 file.pcap_record(static_cast<std::uint32_t>(ns / 1'000'000'000),
                                  static_cast<std::uint32_t>(ns % 1'000'000'000 / 1000), record.bytes);

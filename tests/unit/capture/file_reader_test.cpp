@@ -25,11 +25,11 @@ struct Packet {
     std::uint32_t link_type = 0;
     std::uint32_t interface = 0;
     std::int64_t at_ns = 0;
-    bool has_time = false;
 };
 
 struct Content {
     std::vector<Packet> packets;
+    std::uint64_t without_time = 0;
     std::optional<FileError> error;
 };
 
@@ -40,19 +40,19 @@ Content read_all(std::expected<FileReader, FileError> reader) {
         return content;
     }
     for (;;) {
-        const auto batch = reader->next_batch();
-        if (!batch) {
-            content.error = batch.error();
+        egresswatch::capture::FileBatch batch;
+        if (const auto read = reader->next_batch(batch); !read) {
+            content.error = read.error();
             return content;
         }
-        if (batch->empty()) return content;
-        for (const auto& record : *batch)
+        if (batch.packets.empty()) return content;
+        content.without_time += batch.without_time;
+        for (const auto& record : batch.packets)
             content.packets.push_back({{record.bytes.begin(), record.bytes.end()},
                                        record.wire_bytes,
-                                       record.link_type,
+                                       reader->link_type_of(record),
                                        record.interface,
-                                       record.captured_at.time_since_epoch().count(),
-                                       record.has_time});
+                                       static_cast<std::int64_t>(record.at_ns)});
     }
 }
 
@@ -227,19 +227,24 @@ TEST_CASE("pcapng time stamps follow if_tsresol and if_tsoffset", "[capture][pca
         const auto content =
             read_memory(CaptureFile().section().interface(1, 0, options).enhanced(0, ticks, sample).bytes);
         REQUIRE(content.packets.size() == 1);
-        return content.packets[0];
+        return content;
     };
-    CHECK(stamp(6, 1500000, 0).at_ns == 1500000000);
-    CHECK(stamp(9, 1500000, 0).at_ns == 1500000);
-    CHECK(stamp(0, 15, 0).at_ns == 15000000000);
-    CHECK(stamp(12, 1500000, 0).at_ns == 1500);
-    CHECK(stamp(0x80 | 20, 3 << 19, 0).at_ns == 1500000000);
-    CHECK(stamp(0x80 | 63, 1ull << 62, 0).at_ns == 500000000);
-    CHECK(stamp(6, 1500000, 1000).at_ns == 1001500000000);
-    CHECK(stamp(6, 1001500000, -1000).at_ns == 1500000000);
-    CHECK_FALSE(stamp(6, 1500000, -1000).has_time);  // before the epoch
-    CHECK_FALSE(stamp(0, ~0ull, 0).has_time);        // after 2262
-    CHECK_FALSE(stamp(0, ~0ull, INT64_MAX).has_time);
+    const auto at_ns = [&](std::uint8_t resolution, std::uint64_t ticks, std::int64_t offset) {
+        const auto content = stamp(resolution, ticks, offset);
+        CHECK(content.without_time == 0);
+        return content.packets[0].at_ns;
+    };
+    CHECK(at_ns(6, 1500000, 0) == 1500000000);
+    CHECK(at_ns(9, 1500000, 0) == 1500000);
+    CHECK(at_ns(0, 15, 0) == 15000000000);
+    CHECK(at_ns(12, 1500000, 0) == 1500);
+    CHECK(at_ns(0x80 | 20, 3 << 19, 0) == 1500000000);
+    CHECK(at_ns(0x80 | 63, 1ull << 62, 0) == 500000000);
+    CHECK(at_ns(6, 1500000, 1000) == 1001500000000);
+    CHECK(at_ns(6, 1001500000, -1000) == 1500000000);
+    CHECK(stamp(6, 1500000, -1000).without_time == 1);  // before the epoch
+    CHECK(stamp(0, ~0ull, 0).without_time == 1);        // after 2262
+    CHECK(stamp(0, ~0ull, INT64_MAX).without_time == 1);
 }
 
 TEST_CASE("a simple packet block has the time of the packet before it and the snapshot length",
@@ -255,7 +260,7 @@ TEST_CASE("a simple packet block has the time of the packet before it and the sn
     REQUIRE(content.packets.size() == 3);
     CHECK(content.packets[1].bytes == sample);
     CHECK(content.packets[1].wire == 1500);
-    CHECK_FALSE(content.packets[1].has_time);
+    CHECK(content.without_time == 2);
     CHECK(content.packets[1].at_ns == 42000000000);
     CHECK(content.packets[2].bytes.size() == 5);
 }
