@@ -36,10 +36,10 @@ public:
         interface_ = interface;
         if (interface >= platform_.interfaces.size()) platform_.interfaces.resize(interface + 1);
     }
-    void add(std::uint8_t direction, std::uint8_t outcome, std::uint32_t wire_bytes) noexcept {
-        datapath::traffic& sum = outcomes_[direction][outcome];
-        sum.packets += 1;
-        sum.bytes += wire_bytes;
+    // `sum` as of sum_of().
+    void add(std::uint8_t sum, std::uint32_t wire_bytes) noexcept {
+        outcomes_[sum].packets += 1;
+        outcomes_[sum].bytes += wire_bytes;
     }
 
 private:
@@ -47,7 +47,7 @@ private:
         for (std::size_t direction = 0; direction < datapath::DIRECTION_COUNT; ++direction) {
             datapath::iface_direction& totals = platform_.interfaces[interface_].by_direction[direction];
             for (std::size_t outcome = 0; outcome < datapath::OUTCOME_COUNT; ++outcome) {
-                const datapath::traffic& sum = outcomes_[direction][outcome];
+                const datapath::traffic& sum = outcomes_[direction << outcome_bits | outcome];
                 for (datapath::traffic* total : {&totals.as_given, &totals.seen, &totals.outcome[outcome]}) {
                     total->packets += sum.packets;
                     total->bytes += sum.bytes;
@@ -59,13 +59,13 @@ private:
 
     datapath::TablePlatform& platform_;
     std::uint32_t interface_ = 0;
-    std::array<std::array<datapath::traffic, datapath::OUTCOME_COUNT>, datapath::DIRECTION_COUNT> outcomes_{};
+    std::array<datapath::traffic, datapath::DIRECTION_COUNT << outcome_bits> outcomes_{};
 };
 
 struct ReadPacket {
     PlainPacket plain;
-    std::uint64_t word;   // of the tuple, see KnownTuples
-    std::uint32_t place;  // no_place: the packet is not plain, and nothing of the above is known
+    std::uint64_t word;  // of the tuple, see KnownTuples
+    KnownTuple* tuple;   // where it may be known; null: not plain, and nothing of the above is known
 };
 
 // Numbers, not pointers: a packet without bytes has none.
@@ -78,14 +78,14 @@ DATAPATH_INLINE void prefetch_header(std::span<const PacketInput> packets, std::
 
 // Has what may be known of its tuple fetched from memory.
 DATAPATH_INLINE void read_packet(const PacketInput& packet, KnownTuples& known, ReadPacket& out) {
-    out.place = KnownTuples::no_place;
+    out.tuple = nullptr;
     if (UNLIKELY(packet.link.offset != 0) || UNLIKELY(packet.link.start != LinkStart::ethernet) ||
         UNLIKELY(!read_plain(packet.bytes.data(), static_cast<std::uint32_t>(packet.bytes.size()),
                              packet.wire_bytes, out.plain)))
         return;
     out.word = known.word(out.plain, packet.direction);
-    out.place = KnownTuples::place_of(out.plain, out.word);
-    __builtin_prefetch(&known[out.place], 1);
+    out.tuple = &known.find(out.plain, out.word);
+    __builtin_prefetch(out.tuple, 1);
 }
 
 // Reads the packets from `begin` on, as many as a chunk takes. Returns their number.
@@ -102,11 +102,11 @@ DATAPATH_INLINE std::size_t read_chunk(std::span<const PacketInput> packets, std
 DATAPATH_INLINE void count_known(datapath::TablePlatform& platform, InterfaceTally& tally,
                                  const PacketInput& packet, const PlainPacket& plain,
                                  const KnownTuple& tuple) {
-    datapath::class_traffic& total = platform.classes[tuple.key.class_id].by_direction[tuple.direction];
+    datapath::class_traffic& total = platform.classes[tuple.key.class_id].by_direction[tuple.direction()];
     total.packets += 1;
     total.ip_bytes += plain.ip_bytes;
     total.frame_bytes += packet.wire_bytes;
-    tally.add(tuple.direction, tuple.kind, packet.wire_bytes);
+    tally.add(tuple.sum, packet.wire_bytes);
 }
 
 // Of TCP or UDP; `ip_end` and `offset` from the start of the frame.
@@ -120,33 +120,36 @@ DATAPATH_INLINE void locate_payload(std::uint32_t captured_bytes, std::uint32_t 
     out.payload_bytes = static_cast<std::uint16_t>(is_there ? bytes : 0);
 }
 
-DATAPATH_INLINE void describe_known(const PacketInput& packet, const ReadPacket& seen,
-                                    const KnownTuple& tuple, bool sample_payload, ClassifiedPacket& out) {
+// `place`: of the tuple.
+DATAPATH_INLINE void describe_known(const PacketInput& packet, const ReadPacket& seen, std::uint32_t place,
+                                    bool sample_payload, ClassifiedPacket& out) {
+    const KnownTuple& tuple = *seen.tuple;
     out.key = tuple.key;
     out.hash = tuple.hash;
     out.at_ns = packet.at_ns;
     out.ip_bytes = seen.plain.ip_bytes;
     out.ifindex = packet.ifindex;
-    out.direction = tuple.direction;
+    out.direction = tuple.direction();
     out.tcp_flags = seen.plain.tcp_flags;
-    out.kind = tuple.tracked ? ClassifiedPacket::Kind::tracked : ClassifiedPacket::Kind::untracked;
+    out.kind = tuple.entry == KnownTuple::untracked ? ClassifiedPacket::Kind::untracked
+                                                    : ClassifiedPacket::Kind::tracked;
     out.tunnelled = false;
     out.is_answer = false;
     out.payload_bytes = 0;
-    out.place = seen.place;
+    out.place = place;
     if (sample_payload)
         locate_payload(static_cast<std::uint32_t>(packet.bytes.size()),
-                       seen.plain.ip_offset + seen.plain.ip_bytes, seen.plain.payload_offset, out);
+                       seen.plain.ip_offset + seen.plain.ip_bytes,
+                       payload_offset_of(packet.bytes.data(), seen.plain), out);
 }
 
-// The long way, counting included. What it finds out of a plain packet's tuple is kept in `known`, unless
-// that is null. The packet's class is content.last then.
+// The long way, counting included. What it finds out of a plain packet's tuple is kept in the tuple's place,
+// unless that is `taken`. The packet's class is content.last then.
 void take_unknown(datapath::TablePlatform& platform, const LocalNetworks& networks, InterfaceTally& tally,
-                  const PacketInput& packet, const ReadPacket& seen, KnownTuple* known,
+                  const PacketInput& packet, const ReadPacket& seen, KnownTuples& known, bool taken,
                   ClassifiedBatch::Content& content, ClassifiedPacket& out);
 
 // What the long way would have found of a packet whose tuple is known.
-[[nodiscard]] datapath::packet_class class_of(const PacketInput& packet, const KnownTuple& tuple,
-                                              const PlainPacket& plain);
+[[nodiscard]] datapath::packet_class class_of(const PacketInput& packet, const ReadPacket& seen);
 
 }  // namespace egresswatch

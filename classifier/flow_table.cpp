@@ -94,7 +94,10 @@ bool FlowTable::State::may_be_elsewhere(std::uint64_t hash) const noexcept {
 // A packet of another classifier has a place of its own, where the hash of another flow stands.
 inline void FlowTable::State::remember(const ClassifiedPacket& packet, std::uint32_t number) noexcept {
     if (packet.place == KnownTuples::no_place) return;
-    if (KnownTuple& tuple = known[packet.place]; tuple.hash == packet.hash) tuple.entry = number;
+    KnownTuple& tuple = known[packet.place];
+    if (tuple.hash != packet.hash) return;
+    tuple.entry = number;
+    tuple.ends = ends % ends_max;
 }
 
 void FlowTable::State::prefetch(std::uint32_t number) const noexcept {
@@ -354,18 +357,27 @@ void FlowTable::State::take(const ClassifiedBatch::Content& batch, std::span<con
     }
 }
 
+// A flow has ended since the tuple's entry was found, or none was found yet: whether it is the flow's still.
+bool FlowTable::State::is_entry_of(KnownTuple& tuple) const noexcept {
+    const std::uint32_t number = tuple.entry;
+    if (number >= entries_used || entries[number].tag != flow_tag(tuple.hash) ||
+        !flow_key_equal(&entries[number].key, &tuple.key))
+        return false;
+    tuple.ends = ends % ends_max;
+    return true;
+}
+
 // A packet whose tuple is known, and counted. Its flow is where the tuple says, or is looked for.
 [[gnu::always_inline]] inline void FlowTable::State::add_known(const PacketInput& packet,
-                                                               const ReadPacket& seen, KnownTuple& tuple,
-                                                               FlowSink& sink) {
+                                                               const ReadPacket& seen, FlowSink& sink) {
     reach(packet.at_ns, sink);
-    if (UNLIKELY(!tuple.tracked)) return;
+    KnownTuple& tuple = *seen.tuple;
     const std::uint32_t number = tuple.entry;
-    const bool is_there = LIKELY(number != no_entry) && LIKELY(entries[number].tag == flow_tag(tuple.hash)) &&
-                          LIKELY(flow_key_equal(&entries[number].key, &tuple.key));
+    const bool is_there = LIKELY(tuple.ends == ends) || is_entry_of(tuple);
     if (UNLIKELY(!is_there) || UNLIKELY(may_want_payload(tuple, number))) {
+        if (number == KnownTuple::untracked) return;
         ClassifiedPacket whole;
-        describe_known(packet, seen, tuple, sample_payload, whole);
+        describe_known(packet, seen, known.place_of(tuple), sample_payload, whole);
         input = &packet;
         tunnelled = false;
         add(whole, is_there ? number : no_entry, sink);
@@ -374,8 +386,15 @@ void FlowTable::State::take(const ClassifiedBatch::Content& batch, std::span<con
     now_ns = packet.at_ns;
     if (UNLIKELY(!has_moved(number))) note_moved(number, counters_of(entries[number]));
     const flow_packet counted = {
-        1, seen.plain.ip_bytes, packet.ifindex, tuple.direction, seen.plain.tcp_flags, 0, 0};
+        1, seen.plain.ip_bytes, packet.ifindex, tuple.direction(), seen.plain.tcp_flags, 0, 0};
     if (UNLIKELY(flow_add(this, &entries[number], &counted, packet.at_ns) != 0)) tell_volume(number, sink);
+}
+
+// Whether one of these packets of the chunk has this tuple.
+static bool is_tuple_of(std::span<const ReadPacket> chunk, std::uint32_t packets, const KnownTuple* tuple) {
+    for (; packets != 0; packets &= packets - 1)
+        if (chunk[static_cast<std::size_t>(std::countr_zero(packets))].tuple == tuple) return true;
+    return false;
 }
 
 // The first half for a chunk: counts packets of known tuples, classifies the others into own_batch. Returns a
@@ -386,34 +405,24 @@ std::uint32_t FlowTable::State::classify_chunk(std::span<const PacketInput> pack
     content.count = 0;
     content.outers.clear();
     content.undecided.clear();
-    // Places of tuples that this chunk knows: a bit each, and now and then one that stands for another too.
-    std::array<std::uint64_t, 4> in_use{};
-    const auto bit_of = [](std::uint32_t place) { return std::uint64_t{1} << place % 64; };
-    const auto word_of = [&](std::uint32_t place) -> std::uint64_t& {
-        return in_use[place / 64 % in_use.size()];
-    };
     std::uint32_t known_bits = 0;
     static_assert(chunk_max == 32);
     for (std::size_t i = 0; i < packets.size(); ++i) {
         const ReadPacket& seen = chunk[i];
+        const KnownTuple* tuple = seen.tuple;
         tally.at(packets[i].interface);
-        KnownTuple* tuple = nullptr;
-        if (LIKELY(seen.place != KnownTuples::no_place)) {
-            tuple = &known[seen.place];
-            if (LIKELY(tuple->is_of(seen.plain, seen.word))) {
-                word_of(seen.place) |= bit_of(seen.place);
-                known_bits |= 1u << i;
-                count_known(*this, tally, packets[i], seen.plain, *tuple);
-                if (LIKELY(tuple->entry != no_entry))
-                    prefetch(tuple->entry);
-                else
-                    __builtin_prefetch(&buckets[(tuple->hash & slot_mask) / FLOW_PROBES], 1);
-                continue;
-            }
-            // A tuple stays where it is until the chunk is done with it.
-            if ((word_of(seen.place) & bit_of(seen.place)) != 0) tuple = nullptr;
+        if (LIKELY(tuple != nullptr) && LIKELY(tuple->is_of(seen.plain, seen.word))) {
+            known_bits |= 1u << i;
+            count_known(*this, tally, packets[i], seen.plain, *tuple);
+            if (LIKELY(tuple->entry < entries_used))
+                prefetch(tuple->entry);
+            else
+                __builtin_prefetch(&buckets[(tuple->hash & slot_mask) / FLOW_PROBES], 1);
+            continue;
         }
-        take_unknown(*this, networks, tally, packets[i], seen, tuple, content,
+        // A known tuple stays where it is until the chunk is done with it.
+        const bool taken = is_tuple_of(chunk, known_bits, tuple);
+        take_unknown(*this, networks, tally, packets[i], seen, known, taken, content,
                      content.packets[content.count++]);
     }
     return known_bits;
@@ -429,7 +438,7 @@ void FlowTable::State::account_chunk(std::span<const PacketInput> packets, std::
     if (UNLIKELY(!content.undecided.empty()))
         decide(std::span(others).first(content.count), content.undecided.data());
     if ((known_bits >> (packets.size() - 1) & 1) != 0)
-        last = class_of(packets.back(), known[chunk.back().place], chunk.back().plain);
+        last = class_of(packets.back(), chunk.back());
     else if (content.packets[content.count - 1].kind != Kind::undecided)
         last = content.last;
     const auto likely = look_ahead(std::span(others).first(content.count));
@@ -438,7 +447,7 @@ void FlowTable::State::account_chunk(std::span<const PacketInput> packets, std::
     std::size_t other = 0;
     for (std::size_t i = 0; i < packets.size(); ++i) {
         if (LIKELY((known_bits >> i & 1) != 0)) {
-            add_known(packets[i], chunk[i], known[chunk[i].place], sink);
+            add_known(packets[i], chunk[i], sink);
             continue;
         }
         const bool was_undecided = content.packets[other].kind == Kind::undecided;
@@ -451,6 +460,10 @@ void FlowTable::account(std::span<const PacketInput> packets, FlowSink& sink) {
     State& s = *state_;
     s.find_payload_sink(sink);
     s.own_batch.content_->reserve(chunk_max);
+    if (UNLIKELY(s.ends == State::ends_max)) {
+        s.known.forget();
+        s.ends = 1;
+    }
     InterfaceTally tally(s);
     std::array<ReadPacket, chunk_max> chunk;
     for (std::size_t begin = 0; begin < packets.size(); begin += chunk_max) {

@@ -95,11 +95,13 @@ void FlowTable::State::free_entry(std::uint32_t number) {
     entries[number].tag = FLOW_FREE;
     free_entries.push_back(number);
     any_freed = true;
+    count_end();
     heard_bits[number / 64] &= ~(std::uint64_t{1} << number % 64);
     --live;
 }
 
 void FlowTable::State::clear() {
+    count_end();
     buckets = ZeroedArray<TableBucket>(buckets.size());
     entries = {};
     outers = {};

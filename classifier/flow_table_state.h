@@ -39,7 +39,8 @@ struct FlowTable::State : datapath::TablePlatform {
                   const datapath::flow_outer*& carriers, FlowSink& sink);
     void account_chunk(std::span<const PacketInput> packets, std::span<const ReadPacket> chunk,
                        InterfaceTally& tally, FlowSink& sink);
-    void add_known(const PacketInput& packet, const ReadPacket& seen, KnownTuple& tuple, FlowSink& sink);
+    void add_known(const PacketInput& packet, const ReadPacket& seen, FlowSink& sink);
+    [[nodiscard]] bool is_entry_of(KnownTuple& tuple) const noexcept;
     [[nodiscard]] std::uint32_t classify_chunk(std::span<const PacketInput> packets,
                                                std::span<const ReadPacket> chunk, InterfaceTally& tally);
     [[nodiscard]] std::array<std::uint32_t, chunk_max> look_ahead(
@@ -76,6 +77,9 @@ struct FlowTable::State : datapath::TablePlatform {
     [[nodiscard]] bool rehash(std::size_t slots);
     void extend_entries();
     void free_entry(std::uint32_t number);
+    void count_end() noexcept {
+        if (ends != ends_max) ++ends;
+    }
     void clear();  // gives the memory back
 
     // Clock.
@@ -112,7 +116,11 @@ struct FlowTable::State : datapath::TablePlatform {
     PayloadSink* payload_sink = nullptr;
     const PacketInput* input = nullptr;  // of the packet being added
     std::uint64_t live = 0;
-    bool any_freed = false;     // a flow has ended since all were put in their places
+    bool any_freed = false;  // a flow has ended since all were put in their places
+    // Entries that became free, so that one which a known tuple found at this number is its flow's still.
+    // At ends_max it stays, nothing is believed, and the next account() forgets all tuples.
+    static constexpr std::uint16_t ends_max = 0xffff;
+    std::uint16_t ends = 1;
     bool made_in_order = true;  // entries by number began one after the other
     std::uint64_t last_made_ns = 0;
 

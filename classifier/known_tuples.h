@@ -10,6 +10,7 @@
 // the region block changes.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "classifier/datapath/layout.h"
@@ -20,30 +21,39 @@ namespace egresswatch {
 
 constexpr std::uint8_t sampled_always = 0xff;
 
+// Direction and outcome of a packet as one number: where its sum stands in an InterfaceTally.
+constexpr std::uint8_t outcome_bits = 3;
+static_assert(datapath::OUTCOME_COUNT <= 1 << outcome_bits);
+[[nodiscard]] constexpr std::uint8_t sum_of(std::uint8_t direction, std::uint8_t outcome) noexcept {
+    return static_cast<std::uint8_t>(direction << outcome_bits | outcome);
+}
+
 // In the direction in which it was sent.
 struct alignas(64) KnownTuple {
     datapath::flow_key key;
     std::uint64_t hash;  // of the key
     // Of PlainPacket, with the given direction: see KnownTuples::word(). Zero: an empty place.
     std::uint64_t sent;
-    std::uint8_t direction;
-    std::uint8_t kind;
-    bool tracked;
+    std::uint8_t sum;  // sum_of()
     // So many of the first packets of its flow have a payload that may be wanted.
     std::uint8_t sampled;
-    std::uint32_t entry;  // where a flow table found its flow last; it looks whether it is there still
+    std::uint16_t ends;   // FlowTable::State::ends when it was found; 0: it has to be looked whether it is
+                          // there
+    std::uint32_t entry;  // where a flow table found its flow
+    static constexpr std::uint32_t no_entry = 0xffffffff;   // it has not been found yet
+    static constexpr std::uint32_t untracked = 0xfffffffe;  // it gets no flow
+
+    [[nodiscard]] std::uint8_t direction() const noexcept { return sum >> outcome_bits; }
+    [[nodiscard]] std::uint8_t outcome() const noexcept { return sum & ((1 << outcome_bits) - 1); }
 
     // Which end is the source is a toss-up for a CPU that guesses: no branch is made of it.
     [[nodiscard]] bool is_of(const PlainPacket& packet, std::uint64_t word) const noexcept {
         static_assert(datapath::DIRECTION_OUT == 0 && datapath::DIRECTION_IN == 1);
-        using datapath::load64;
         const auto* local = reinterpret_cast<const std::uint8_t*>(&key);
-        const std::size_t turn = std::size_t{direction} * 16;
-        const std::uint8_t* source = local + turn;
-        const std::uint8_t* destination = local + 16 - turn;
-        return ((load64(source) ^ packet.source[0]) | (load64(source + 8) ^ packet.source[1]) |
-                (load64(destination) ^ packet.destination[0]) |
-                (load64(destination + 8) ^ packet.destination[1]) | (sent ^ word)) == 0;
+        const std::size_t turn = std::size_t{direction()} * 16;
+        const Halves differs = (load_halves(local + turn) ^ packet.source) |
+                               (load_halves(local + 16 - turn) ^ packet.destination);
+        return (differs[0] | differs[1] | (sent ^ word)) == 0;
     }
 };
 static_assert(sizeof(KnownTuple) == 64, "one cache line");
@@ -59,16 +69,19 @@ public:
     }
     // One multiplication, folded: neighbours of an address or a port get places of their own. Who crowds a
     // place makes its packets cost what they cost without this.
-    [[nodiscard]] static std::uint32_t place_of(const PlainPacket& packet, std::uint64_t word) noexcept {
-        const std::uint64_t source = packet.source[0] ^ packet.source[1] ^ word ^ 0x9e3779b97f4a7c15ull;
-        const std::uint64_t destination =
-            packet.destination[0] * 3 ^ packet.destination[1] ^ 0xbf58476d1ce4e5b9ull;
+    [[nodiscard]] KnownTuple& find(const PlainPacket& packet, std::uint64_t word) noexcept {
+        const Halves both = __builtin_shufflevector(packet.source, packet.destination, 0, 2) ^
+                            __builtin_shufflevector(packet.source, packet.destination, 1, 3);
         __extension__ using Product = unsigned __int128;
-        const Product product = static_cast<Product>(source) * destination;
+        const Product product =
+            static_cast<Product>(both[0] ^ word ^ 0x9e3779b97f4a7c15ull) * (both[1] ^ 0xbf58476d1ce4e5b9ull);
         const auto folded = static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
-        return static_cast<std::uint32_t>(folded % places_max);
+        return places_[folded % places_max];
     }
     [[nodiscard]] KnownTuple& operator[](std::uint32_t place) noexcept { return places_[place]; }
+    [[nodiscard]] std::uint32_t place_of(const KnownTuple& tuple) const noexcept {
+        return static_cast<std::uint32_t>(&tuple - places_.data());
+    }
     void forget() {
         generation_ += generation_step;
         if (generation_ != 0) return;

@@ -76,15 +76,15 @@ void walk(TablePlatform& platform, const PacketInput& packet, packet_class& foun
 }
 
 // What was read of a plain packet is its walk, unless it may be a tunnel's. False: it has to be walked.
-DATAPATH_INLINE bool walk_of(const PlainPacket& plain, walk_result& out) {
+DATAPATH_INLINE bool walk_of(const PacketInput& packet, const PlainPacket& plain, walk_result& out) {
     const auto proto = static_cast<__u8>(plain.sent >> 32);
     const auto source = static_cast<__u16>(plain.sent);
     const auto destination = static_cast<__u16>(plain.sent >> 16);
     if (proto != PROTO_TCP && proto != PROTO_UDP) return false;
     if (proto == PROTO_UDP && (is_tunnel_port(host16(source)) || is_tunnel_port(host16(destination))))
         return false;
-    std::memcpy(out.src, plain.source, sizeof out.src);
-    std::memcpy(out.dst, plain.destination, sizeof out.dst);
+    std::memcpy(out.src, &plain.source, sizeof out.src);
+    std::memcpy(out.dst, &plain.destination, sizeof out.dst);
     out.sport = source;
     out.dport = destination;
     out.l4_proto = proto;
@@ -95,7 +95,7 @@ DATAPATH_INLINE bool walk_of(const PlainPacket& plain, walk_result& out) {
     out.flags = 0;
     out.ip_offset = plain.ip_offset;
     out.ip_bytes = plain.ip_bytes;
-    out.payload_offset = plain.payload_offset;
+    out.payload_offset = payload_offset_of(packet.bytes.data(), plain);
     return true;
 }
 
@@ -237,14 +237,14 @@ void PacketClassifier::classify(std::span<const PacketInput> packets, Classified
 }
 
 void take_unknown(TablePlatform& platform, const LocalNetworks& networks, InterfaceTally& tally,
-                  const PacketInput& packet, const ReadPacket& seen, KnownTuple* known,
+                  const PacketInput& packet, const ReadPacket& seen, KnownTuples& known, bool taken,
                   ClassifiedBatch::Content& content, ClassifiedPacket& out) {
     out.at_ns = packet.at_ns;
-    out.place = seen.place;
+    out.place = seen.tuple == nullptr ? KnownTuples::no_place : known.place_of(*seen.tuple);
     platform.data = packet.bytes.empty() ? &nothing : packet.bytes.data();
     platform.captured = static_cast<std::uint32_t>(packet.bytes.size());
     packet_class& found = content.last;
-    const bool plain = LIKELY(seen.place != KnownTuples::no_place) && LIKELY(walk_of(seen.plain, found.walk));
+    const bool plain = LIKELY(seen.tuple != nullptr) && LIKELY(walk_of(packet, seen.plain, found.walk));
     if (UNLIKELY(!plain)) walk(platform, packet, found);
     found.direction = packet.direction;
     if (found.direction >= DIRECTION_COUNT)
@@ -259,11 +259,11 @@ void take_unknown(TablePlatform& platform, const LocalNetworks& networks, Interf
     }
     count_frame(packet.wire_bytes, &found);
     count_class(&platform, &found);
-    tally.add(found.direction, found.outcome, packet.wire_bytes);
+    tally.add(sum_of(found.direction, found.outcome), packet.wire_bytes);
     flow_outer outer;
     fill_in(platform, platform.captured, packet.ifindex, found, out, outer);
     if (UNLIKELY(out.tunnelled)) content.outers.push_back(outer);
-    if (known == nullptr || !plain || platform.region == nullptr) return;
+    if (taken || !plain || platform.region == nullptr) return;
     const bool tracked = out.kind == ClassifiedPacket::Kind::tracked;
     const bool speaks_dns = is_name_server_port(found.walk.sport) || is_name_server_port(found.walk.dport);
     // Of a name server's packet that has no flow the payload is wanted: each is looked at.
@@ -277,23 +277,23 @@ void take_unknown(TablePlatform& platform, const LocalNetworks& networks, Interf
         speaks_dns ? sampled_always
                    : static_cast<std::uint8_t>(is_tcp ? sampled_packets_max : sampled_datagrams_max);
     static_assert(sampled_packets_max < sampled_always && sampled_datagrams_max < sampled_always);
-    *known = {out.key,
-              out.hash,
-              seen.word,
-              found.direction,
-              found.kind,
-              tracked,
-              platform.sample_payload ? sampled : std::uint8_t{0},
-              no_entry};
+    *seen.tuple = {out.key,
+                   out.hash,
+                   seen.word,
+                   sum_of(found.direction, found.kind),
+                   platform.sample_payload ? sampled : std::uint8_t{0},
+                   0,
+                   tracked ? KnownTuple::no_entry : KnownTuple::untracked};
 }
 
-packet_class class_of(const PacketInput& packet, const KnownTuple& tuple, const PlainPacket& plain) {
+packet_class class_of(const PacketInput& packet, const ReadPacket& seen) {
+    const KnownTuple& tuple = *seen.tuple;
     packet_class out{};
-    (void)walk_of(plain, out.walk);
+    (void)walk_of(packet, seen.plain, out.walk);
     count_frame(packet.wire_bytes, &out);
     out.class_id = tuple.key.class_id;
-    out.kind = out.outcome = tuple.kind;
-    out.direction = tuple.direction;
+    out.kind = out.outcome = tuple.outcome();
+    out.direction = tuple.direction();
     return out;
 }
 
@@ -312,16 +312,12 @@ void classify_packets(TablePlatform& s, const LocalNetworks& networks, KnownTupl
             const ReadPacket& seen = chunk[i];
             ClassifiedPacket& out = content.packets[begin + i];
             tally.at(packet.interface);
-            KnownTuple* tuple = nullptr;
-            if (LIKELY(seen.place != KnownTuples::no_place)) {
-                tuple = &known[seen.place];
-                if (LIKELY(tuple->is_of(seen.plain, seen.word))) {
-                    count_known(s, tally, packet, seen.plain, *tuple);
-                    describe_known(packet, seen, *tuple, s.sample_payload, out);
-                    continue;
-                }
+            if (LIKELY(seen.tuple != nullptr) && LIKELY(seen.tuple->is_of(seen.plain, seen.word))) {
+                count_known(s, tally, packet, seen.plain, *seen.tuple);
+                describe_known(packet, seen, known.place_of(*seen.tuple), s.sample_payload, out);
+                continue;
             }
-            take_unknown(s, networks, tally, packet, seen, tuple, content, out);
+            take_unknown(s, networks, tally, packet, seen, known, false, content, out);
         }
     }
 }

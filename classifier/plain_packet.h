@@ -11,38 +11,67 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "classifier/datapath/walk.h"
 
 namespace egresswatch {
 
+// The two halves of an address as in a flow_key, handled at once.
+using Halves [[gnu::vector_size(16)]] = std::uint64_t;
+
+DATAPATH_INLINE Halves load_halves(const std::uint8_t* from) noexcept {
+    Halves out;
+    std::memcpy(&out, from, sizeof out);
+    return out;
+}
+
 struct PlainPacket {
-    std::uint64_t source[2];  // as in a flow_key
-    std::uint64_t destination[2];
+    Halves source;
+    Halves destination;
     std::uint64_t sent;  // source port | destination port << 16 | protocol << 32, as in the header
     std::uint32_t ip_offset;
     std::uint32_t ip_bytes;
-    std::uint32_t payload_offset;
+    std::uint32_t l4_offset;
     std::uint8_t tcp_flags;  // 0 where the packet is not TCP
 };
 
 // What differs between the two versions of IP: where things are, and what they have to be.
-struct PlainLayout {
+struct alignas(64) PlainLayout {
+    // An address in the form of a flow_key: sixteen bytes of the header, of which these bits stay, and these
+    // come in.
+    Halves kept, added;
+    std::uint32_t source_at, destination_at;
     std::uint32_t identity_mask, identity;  // EtherType as in the frame, and above it the header's first byte
     std::uint32_t length_at, length_added, length_min;
     std::uint32_t fragment_mask;  // of bytes 6 and 7: any of these bits, and it is a fragment
     std::uint32_t protocol_at;
     std::uint32_t header_bytes;
-    // The lower half of an address in the form of a flow_key: eight bytes of the header from here on ...
-    std::uint32_t source_at, destination_at;
-    std::uint64_t kept, added;  // ... of which these bits stay, and these come in
-    std::uint64_t upper;        // the bits that stay of the upper half
 };
-constexpr PlainLayout plain_layouts[2] = {
-    {0xffffff, 0x450008, 2, 0, datapath::IPV4_BYTES_MIN, 0xff3f, 9, datapath::IPV4_BYTES_MIN, 8, 12,
-     0xffffffff00000000, 0xffff0000, 0},
-    {0xf0ffff, 0x60dd86, 4, datapath::IPV6_BYTES, datapath::IPV6_BYTES + 1, 0, 6, datapath::IPV6_BYTES, 16,
-     32, ~std::uint64_t{0}, 0, ~std::uint64_t{0}}};
+constexpr PlainLayout plain_layouts[2] = {{{0, 0xffffffff00000000},
+                                           {0, 0xffff0000},
+                                           0,
+                                           4,
+                                           0xffffff,
+                                           0x450008,
+                                           2,
+                                           0,
+                                           datapath::IPV4_BYTES_MIN,
+                                           0xff3f,
+                                           9,
+                                           datapath::IPV4_BYTES_MIN},
+                                          {{~std::uint64_t{0}, ~std::uint64_t{0}},
+                                           {0, 0},
+                                           8,
+                                           24,
+                                           0xf0ffff,
+                                           0x60dd86,
+                                           4,
+                                           datapath::IPV6_BYTES,
+                                           datapath::IPV6_BYTES + 1,
+                                           0,
+                                           6,
+                                           datapath::IPV6_BYTES}};
 
 // False: not plain, or too short to be read at one go.
 DATAPATH_INLINE bool read_plain(const std::uint8_t* data, std::uint32_t captured, std::uint32_t wire_bytes,
@@ -50,8 +79,7 @@ DATAPATH_INLINE bool read_plain(const std::uint8_t* data, std::uint32_t captured
     using namespace datapath;
     constexpr std::uint32_t bytes_min = ETHERNET_BYTES + IPV4_BYTES_MIN + TCP_BYTES_MIN;
     if (UNLIKELY(captured < bytes_min) || UNLIKELY(wire_bytes < bytes_min)) return false;
-    const std::uint32_t l3 =
-        ETHERNET_BYTES + (load16(data + 12) == host16(ETHER_VLAN) ? std::uint32_t{VLAN_BYTES} : 0u);
+    const std::uint32_t l3 = ETHERNET_BYTES + VLAN_BYTES * (load16(data + 12) == host16(ETHER_VLAN));
     const std::uint8_t* ip = data + l3;
     const std::uint32_t ether_type = load16(ip - 2);
     const PlainLayout& layout = plain_layouts[ether_type == host16(ETHER_IPV6)];
@@ -63,19 +91,23 @@ DATAPATH_INLINE bool read_plain(const std::uint8_t* data, std::uint32_t captured
         UNLIKELY(l4 + TCP_BYTES_MIN > captured))
         return false;
     // All of these lie within the header, or within what follows it: l4 + TCP_BYTES_MIN bytes are there.
-    out.source[0] = load64(ip + 8) & layout.upper;
-    out.source[1] = (load64(ip + layout.source_at) & layout.kept) | layout.added;
-    out.destination[0] = load64(ip + 24) & layout.upper;
-    out.destination[1] = (load64(ip + layout.destination_at) & layout.kept) | layout.added;
+    out.source = (load_halves(ip + layout.source_at) & layout.kept) | layout.added;
+    out.destination = (load_halves(ip + layout.destination_at) & layout.kept) | layout.added;
     const std::uint8_t* transport = data + l4;
     const std::uint32_t protocol = ip[layout.protocol_at];
     const std::uint32_t tcp = protocol == PROTO_TCP ? 0xffu : 0u;
     out.sent = load32(transport) | static_cast<std::uint64_t>(protocol) << 32;
     out.ip_offset = l3;
     out.ip_bytes = claimed < wire_bytes - l3 ? claimed : wire_bytes - l3;
-    out.payload_offset = l4 + (UDP_BYTES ^ ((UDP_BYTES ^ (transport[12] >> 2 & 0x3cu)) & tcp));
+    out.l4_offset = l4;
     out.tcp_flags = static_cast<std::uint8_t>(transport[13] & tcp);
     return true;
+}
+
+// Behind the transport header, of a packet that read_plain() answered for.
+[[nodiscard]] inline std::uint32_t payload_offset_of(const std::uint8_t* data, const PlainPacket& packet) {
+    const bool tcp = packet.sent >> 32 == datapath::PROTO_TCP;
+    return packet.l4_offset + (tcp ? data[packet.l4_offset + 12] >> 2 & 0x3cu : datapath::UDP_BYTES + 0u);
 }
 
 }  // namespace egresswatch

@@ -64,11 +64,12 @@ void plain_equals_fast(const std::vector<std::uint8_t>& bytes, std::uint32_t wir
         walk_fast(bytes.data(), bytes.data() + bytes.size(), START_ETHERNET, wire_bytes, &fast) != 0;
     require(answers != to_tunnel);
     if (!answers) return;
-    require(std::memcmp(plain.source, fast.src, 16) == 0 &&
-            std::memcmp(plain.destination, fast.dst, 16) == 0);
+    require(std::memcmp(&plain.source, fast.src, 16) == 0 &&
+            std::memcmp(&plain.destination, fast.dst, 16) == 0);
     require(plain.sent == (fast.sport | __u64{fast.dport} << 16 | __u64{fast.l4_proto} << 32));
     require(plain.ip_offset == fast.ip_offset && plain.ip_bytes == fast.ip_bytes);
-    require(plain.payload_offset == fast.payload_offset && plain.tcp_flags == fast.tcp_flags);
+    require(payload_offset_of(bytes.data(), plain) == fast.payload_offset &&
+            plain.tcp_flags == fast.tcp_flags);
 }
 
 }  // namespace

@@ -151,6 +151,54 @@ TEST_CASE("a table that knows tuples tells what one tells that forgets them befo
     }
 }
 
+TEST_CASE("more flows end than a known tuple can count: entries are found again all the same",
+          "[classifier][flow]") {
+    constexpr std::uint32_t rounds = 120, passing = 600, standing = 40;  // 76,800 ends
+    const auto region = test::make_region("8.0.0.0/8 US\n");
+    FlowTableConfig config{.track_all = true, .hash_seed = 7, .idle_timeout = std::chrono::seconds(1)};
+    FlowTable knows(config);
+    FlowTable forgets(config);
+    for (FlowTable* table : {&knows, &forgets}) table->install_region(region->block());
+    Recorder known, forgotten;
+    std::vector<std::vector<std::uint8_t>> bytes;
+    for (std::uint32_t flow = 0; flow < passing + standing; ++flow)
+        bytes.push_back(PacketBuilder()
+                            .ethernet(0x0800)
+                            .ipv4("10.0.0.1", "8.0.0." + std::to_string(flow % 7), 6)
+                            .tcp(static_cast<std::uint16_t>(40000 + flow), 443, 16)
+                            .bytes());
+    std::uint64_t at_ns = 1'000'000'000;
+    std::vector<PacketInput> inputs;
+    for (std::uint32_t round = 0; round < rounds; ++round) {
+        inputs.clear();
+        for (std::uint32_t i = 0; i < passing + 10 * standing; ++i) {
+            // Some flows' places are taken by others: entries are not those of the round before.
+            const std::uint32_t flow = i < passing ? (i * 7 + round) % passing : passing + i % standing;
+            PacketInput& input = inputs.emplace_back();
+            input.bytes = bytes[flow];
+            input.wire_bytes = static_cast<std::uint32_t>(bytes[flow].size());
+            input.at_ns = at_ns += 1000;
+            input.link = {LinkStart::ethernet, 0, 0};
+        }
+        at_ns += 4'000'000'000;
+        knows.account(inputs, known);
+        for (const PacketInput& input : inputs) {
+            forgets.install_region(region->block());
+            forgets.account({&input, 1}, forgotten);
+        }
+    }
+    knows.finish(known);
+    forgets.finish(forgotten);
+    REQUIRE(known.updates.size() == forgotten.updates.size());
+    REQUIRE(known.updates.size() >= rounds * (passing + standing));
+    bool all_same = true;
+    for (std::size_t i = 0; i < forgotten.updates.size(); ++i)
+        all_same = all_same && same(known.updates[i], forgotten.updates[i]);
+    CHECK(all_same);
+    CHECK(raw(knows.losses().data(), knows.losses().size_bytes()) ==
+          raw(forgets.losses().data(), forgets.losses().size_bytes()));
+}
+
 TEST_CASE("another region block: nothing of the one before it is known", "[classifier][flow]") {
     const auto before = test::make_region("8.0.0.0/8 US\n");
     const auto after = test::make_region("8.0.0.0/8 IE\n", before.get());
