@@ -133,8 +133,7 @@ std::uint32_t Inspection::hash_of(const datapath::flow_key& key) const noexcept 
 }
 
 const Inspection::Flow* Inspection::find(const datapath::flow_key& key, std::uint32_t hash) const {
-    const std::size_t bit = hash % bits;
-    if ((bits_[bit / 64] >> bit % 64 & 1) == 0) return nullptr;
+    if ((bits_of(hash) & ~bits_[word_of(hash)]) != 0) return nullptr;
     const std::uint32_t number = index_.find(hash, [&](std::uint32_t candidate) {
         return datapath::flow_key_equal(&flows_[candidate].key, &key) != 0;
     });
@@ -142,10 +141,7 @@ const Inspection::Flow* Inspection::find(const datapath::flow_key& key, std::uin
 }
 
 void Inspection::set_bit(std::uint32_t hash) {
-    const auto set = [this](std::uint32_t which) {
-        const std::size_t bit = which % bits;
-        bits_[bit / 64] |= std::uint64_t{1} << bit % 64;
-    };
+    const auto set = [this](std::uint32_t which) { bits_[word_of(which)] |= bits_of(which); };
     set(hash);
     if (++bits_set_ <= 2 * flows_max) return;
     std::ranges::fill(bits_, 0);

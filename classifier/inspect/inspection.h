@@ -204,10 +204,15 @@ private:
     std::vector<std::uint32_t> free_;  // entries of it
     FlowIndex index_;
     std::int64_t minute_ = 0;  // at which quiet flows were looked for last
-    // Most flows say nothing: a bit for the hash of each flow that did tells so without a search. Bits of
-    // flows that have been forgotten stay until there are too many.
-    static constexpr std::size_t bits = std::size_t{1} << 20;
-    std::vector<std::uint64_t> bits_ = std::vector<std::uint64_t>(bits / 64);
+    // Most flows say nothing: two bits of one word for the hash of each flow that did tell so without a
+    // search, but for one of twenty of the others. Bits of flows that have been forgotten stay until there
+    // are too many.
+    static constexpr std::size_t bit_words = std::size_t{1} << 15;
+    [[nodiscard]] static std::size_t word_of(std::uint32_t hash) noexcept { return hash % bit_words; }
+    [[nodiscard]] static std::uint64_t bits_of(std::uint32_t hash) noexcept {
+        return std::uint64_t{1} << (hash >> 20) % 64 | std::uint64_t{1} << (hash >> 26);
+    }
+    std::vector<std::uint64_t> bits_ = std::vector<std::uint64_t>(bit_words);
     std::size_t bits_set_ = 0;
     std::vector<std::unique_ptr<Work>> works_;
     std::vector<std::uint16_t> idle_;                      // of works_, the one used last behind
