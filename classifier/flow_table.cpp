@@ -108,21 +108,14 @@ void FlowTable::State::prefetch(std::uint32_t number) const noexcept {
 
 // Of eight and eight slots that are taken, one may hold a flow whose other bucket has room: it moves there.
 bool FlowTable::State::make_room(std::uint64_t hash) {
-    const auto bucket_of = [this](std::uint64_t position) {
-        return static_cast<std::uint32_t>(position) & slot_mask & ~(__u32)(FLOW_PROBES - 1);
-    };
-    for (const std::uint32_t bucket : {bucket_of(hash), bucket_of(hash >> 20)}) {
+    for (const std::uint32_t bucket : {bucket_at(hash), bucket_at(hash >> 20)}) {
         for (std::uint32_t slot = bucket; slot < bucket + FLOW_PROBES; ++slot) {
-            const std::uint32_t number = entry_at(slot);
-            const std::uint64_t its_hash = flow_hash(&entries[number].key, hash_seed);
-            const bool is_first = bucket_of(its_hash) == bucket;
-            const std::uint32_t other = bucket_of(is_first ? its_hash >> 20 : its_hash);
+            const std::uint64_t its_hash = flow_hash(&entries[entry_at(slot)].key, hash_seed);
+            const bool is_first = bucket_at(its_hash) == bucket;
+            const std::uint32_t other = bucket_at(is_first ? its_hash >> 20 : its_hash);
             for (std::uint32_t to = other; to < other + FLOW_PROBES; ++to) {
                 if (tag_at(to) != FLOW_FREE) continue;
-                tag_at(to) = tag_at(slot);
-                entry_at(to) = number;
-                slot_of[number] = to;
-                tag_at(slot) = FLOW_FREE;
+                move_flow(slot, to);
                 section.spilled += is_first ? 1 : 0;
                 return true;
             }
@@ -156,14 +149,14 @@ std::uint32_t FlowTable::State::make_in_first_bucket(const ClassifiedPacket& pac
     const unsigned start = packet.hash % FLOW_PROBES;
     const unsigned turned = room >> start | room << (FLOW_PROBES - start);
     const std::uint32_t at = (start + static_cast<std::uint32_t>(std::countr_zero(turned))) % FLOW_PROBES;
-    const std::uint32_t number = entries_used++;
+    const std::uint32_t number = unused_entry();
     const __u32 tag = flow_tag(packet.hash);
     const flow_packet counted = {
         1, packet.ip_bytes, packet.ifindex, packet.direction, packet.tcp_flags, packet.is_answer, 0};
     flow_create(this, &entries[number], &packet.key, tag, &counted);
     bucket.tags.tag[at] = tag;
     bucket.entry[at] = number;
-    slot_of[number] = (static_cast<std::uint32_t>(packet.hash) & slot_mask & ~(__u32)(FLOW_PROBES - 1)) + at;
+    low_hash[number] = static_cast<std::uint32_t>(packet.hash);
     return number;
 }
 
@@ -197,7 +190,7 @@ std::uint32_t FlowTable::State::make_anywhere(const ClassifiedPacket& packet) {
     section.spilled += spilled;
     if (slot == SLOT_NONE) return no_entry;
     const std::uint32_t number = entry_at(slot);
-    slot_of[number] = slot;
+    low_hash[number] = static_cast<std::uint32_t>(packet.hash);
     return number;
 }
 
@@ -292,20 +285,18 @@ void FlowTable::State::offer_payload(const ClassifiedPacket& packet, std::uint32
     if (!more) heard_bits[number / 64] |= std::uint64_t{1} << number % 64;
 }
 
-// Where the flows of a chunk probably are; what is needed of them is fetched from memory meanwhile.
+// Where the flows of a chunk probably are; what is needed of them is fetched from memory meanwhile. Their
+// first buckets are on their way already.
 std::array<std::uint32_t, chunk_max> FlowTable::State::look_ahead(
     std::span<const ClassifiedPacket* const> chunk) const noexcept {
     using Kind = ClassifiedPacket::Kind;
     std::array<std::uint32_t, chunk_max> likely;  // of tracked packets
-    for (const ClassifiedPacket* packet : chunk)
-        if (packet->kind == Kind::tracked)
-            __builtin_prefetch(&buckets[(packet->hash & slot_mask) / FLOW_PROBES], 1);
     for (std::size_t i = 0; i < chunk.size(); ++i) {
         if (chunk[i]->kind != Kind::tracked) continue;
         likely[i] = find_tag(chunk[i]->hash);
         if (likely[i] != no_entry)
             prefetch(likely[i]);
-        else if (section.spilled != 0)
+        else if (UNLIKELY(may_be_elsewhere(chunk[i]->hash)))
             __builtin_prefetch(&buckets[(chunk[i]->hash >> 20 & slot_mask) / FLOW_PROBES], 1);
     }
     return likely;
@@ -349,6 +340,8 @@ void FlowTable::State::take(const ClassifiedBatch::Content& batch, std::span<con
         if (undecided != 0) decide(std::span(chunk).first(size), next_undecided);
         next_undecided += undecided;
         const flow_outer* decided_outer = decided_outers.data();
+        for (const ClassifiedPacket* packet : std::span(chunk).first(size))
+            if (packet->kind == Kind::tracked) prefetch_bucket(*this, packet->hash);
         const auto likely = look_ahead(std::span(chunk).first(size));
         for (std::size_t i = 0; i < size; ++i) {
             const bool was_undecided = batch.packets[begin + i].kind == Kind::undecided;
@@ -534,7 +527,7 @@ void FlowTable::notify_at(const flow_key& key, std::uint64_t bytes_out) noexcept
     const auto* first = reinterpret_cast<const std::byte*>(s.updates.data());
     const auto* given = reinterpret_cast<const std::byte*>(&key);
     if (std::less_equal<>()(first, given) &&
-        std::less<>()(given, first + s.updates.size() * sizeof(FlowUpdate)))
+        std::less<>()(given, first + s.updates_count * sizeof(FlowUpdate)))
         number = s.update_entries[static_cast<std::size_t>(given - first) / sizeof(FlowUpdate)];
     else
         number = s.find(key, flow_hash(&key, s.hash_seed));

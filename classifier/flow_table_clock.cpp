@@ -34,25 +34,23 @@ bool is_known(const FlowCounters& told) noexcept {  // a flow has a packet at le
 
 void FlowTable::State::deliver(FlowSink& sink, std::uint64_t at_ns) {
     sink_now_ns = std::max(sink_now_ns, at_ns);
-    sink.on_flow_updates(updates, stamp_of(sink_now_ns));
-    updates.clear();
-    update_entries.clear();
+    sink.on_flow_updates(std::span(updates).first(updates_count), stamp_of(sink_now_ns));
+    updates_count = 0;
 }
 
 void FlowTable::State::push_update(std::uint32_t number, const FlowCounters& before, UpdateReason reason) {
     const flow_entry& entry = entries[number];
-    FlowUpdate& update = updates.emplace_back();
-    update_entries.push_back(number);
+    FlowUpdate& update = updates[updates_count];
+    update_entries[updates_count++] = number;
     update.key = entry.key;
     update.total = counters_of(entry);
     update.delta = {entry.packets_out - before.packets_out, entry.bytes_out - before.bytes_out,
                     entry.packets_in - before.packets_in, entry.bytes_in - before.bytes_in};
     update.first_seen = stamp_of(entry.first_seen_ns);
     update.last_seen = stamp_of(entry.last_seen_ns);
-    if (entry.key.tunnel != TUNNEL_NONE) {
-        update.outer_local = Address::from_bytes(outers[number].local_addr);
-        update.outer_remote = Address::from_bytes(outers[number].remote_addr);
-    }
+    const bool tunnelled_flow = entry.key.tunnel != TUNNEL_NONE;
+    update.outer_local = tunnelled_flow ? Address::from_bytes(outers[number].local_addr) : Address{};
+    update.outer_remote = tunnelled_flow ? Address::from_bytes(outers[number].remote_addr) : Address{};
     update.ifindex = entry.ifindex;
     update.handshake_rtt_us = entry.handshake_rtt_us;
     update.initiator = static_cast<initiator>(entry.initiator);
@@ -65,7 +63,7 @@ void FlowTable::State::push_update(std::uint32_t number, const FlowCounters& bef
 void FlowTable::State::tell_volume(std::uint32_t number, FlowSink& sink) {
     FlowCounters& before = moved[moved_at[number]].told;
     push_update(number, before, UpdateReason::volume);
-    before = updates.back().total;
+    before = counters_of(entries[number]);
     deliver(sink, now_ns);
 }
 
@@ -82,12 +80,12 @@ void FlowTable::State::report_moved(FlowSink& sink, std::uint64_t at_ns) {
         // A volume update may have told everything already.
         if (before == counters_of(entries[number])) continue;
         push_update(number, before, UpdateReason::active);
-        if (updates.size() < updates_max) continue;
+        if (updates_count < updates_max) continue;
         deliver(sink, at_ns);
         told_anything = true;
     }
     moved_count = 0;
-    if (!updates.empty() || !told_anything) deliver(sink, at_ns);  // none at all: time passes
+    if (updates_count != 0 || !told_anything) deliver(sink, at_ns);  // none at all: time passes
 }
 
 // Flows of which the sink knows everything.
@@ -96,9 +94,9 @@ void FlowTable::State::report(const std::vector<std::uint32_t>& numbers, UpdateR
     for (std::size_t i = 0; i < numbers.size(); ++i) {
         if (i + prefetch_ahead < numbers.size()) prefetch(numbers[i + prefetch_ahead]);
         push_update(numbers[i], counters_of(entries[numbers[i]]), reason);
-        if (updates.size() == updates_max) deliver(sink, at_ns);
+        if (updates_count == updates_max) deliver(sink, at_ns);
     }
-    if (!updates.empty() && !more_follow) deliver(sink, at_ns);
+    if (updates_count != 0 && !more_follow) deliver(sink, at_ns);
 }
 
 // The last record of every flow, where their entries lie in the order in which they began: those of one

@@ -1,8 +1,8 @@
 // classifier/flow_table_memory.cpp - how much a FlowTable may hold, and how it grows.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <array>
 #include <bit>
+#include <cstring>
 #include <utility>
 
 #include "classifier/flow_table_state.h"
@@ -13,7 +13,7 @@ using namespace datapath;
 
 namespace {
 
-constexpr std::size_t ahead_max = 16;  // flows whose new bucket is fetched from memory side by side
+constexpr std::size_t buckets_ahead = 8;          // whose flows' hashes are fetched from memory meanwhile
 constexpr std::uint64_t conversation_bytes = 24;  // FirstSenders: at most, while it grows
 // Of a full table's slots at most seven in eight are used, so that nearly every flow finds room in its two
 // buckets.
@@ -26,9 +26,8 @@ std::uint32_t power_of_two(std::uint32_t value, std::uint32_t low, std::uint32_t
 // The most slots that leave room for half as many flows: more flows than that go into the rest of the memory.
 std::uint32_t slots_within(std::uint64_t bytes) noexcept {
     std::uint64_t slots = FlowTableConfig::slots_floor;
-    // While the table grows, the slots before and after it stand side by side.
     const auto needed = [](std::uint64_t n) {
-        return n * FlowTableConfig::slot_bytes * 3 / 2 + n / 2 * FlowTableConfig::flow_bytes;
+        return n * FlowTableConfig::slot_bytes + n / 2 * FlowTableConfig::flow_bytes;
     };
     while (slots * 2 <= FlowTableConfig::slots_ceiling && needed(slots * 2) <= bytes) slots *= 2;
     return static_cast<std::uint32_t>(slots);
@@ -54,8 +53,6 @@ FlowTable::State::State(FlowTableConfig given)
     direction_by_region = config.direction_by_region;
     walk_scratch = &walk;
     only_section = &section;
-    updates.reserve(updates_max);
-    update_entries.reserve(updates_max);
     const auto timeout = std::max({config.idle_timeout, config.active_timeout, config.closed_timeout});
     if (timeout.count() > 0) wheel.assign(static_cast<std::size_t>(timeout.count()) + 2, no_entry);
 }
@@ -70,7 +67,7 @@ void FlowTable::State::set_limits() {
         const std::uint64_t slots = config.slots_max;
         flows_max = static_cast<std::uint32_t>(
             std::min(slots * slots_used_numerator / slots_used_denominator,
-                     (bytes - slots * FlowTableConfig::slot_bytes * 3 / 2) / FlowTableConfig::flow_bytes));
+                     (bytes - slots * FlowTableConfig::slot_bytes) / FlowTableConfig::flow_bytes));
     }
     config.slots_start = power_of_two(config.slots_start, FlowTableConfig::slots_floor, config.slots_max);
 }
@@ -80,7 +77,7 @@ void FlowTable::State::extend_entries() {
     entries_max = std::min(slot_mask + 1, flows_max);
     entries.extend(entries_max);
     outers.extend(entries_max);
-    slot_of.extend(entries_max);
+    low_hash.extend(entries_max);
     moved_bits.extend((std::size_t{entries_max} + 63) / 64);
     moved_at.extend(entries_max);
     moved.extend(entries_max);
@@ -91,7 +88,7 @@ void FlowTable::State::extend_entries() {
 }
 
 void FlowTable::State::free_entry(std::uint32_t number) {
-    tag_at(slot_of[number]) = FLOW_FREE;
+    tag_at(slot_of(number)) = FLOW_FREE;
     entries[number].tag = FLOW_FREE;
     free_entries.push_back(number);
     any_freed = true;
@@ -105,7 +102,7 @@ void FlowTable::State::clear() {
     buckets = ZeroedArray<TableBucket>(buckets.size());
     entries = {};
     outers = {};
-    slot_of = {};
+    low_hash = {};
     moved_bits = {};
     moved_at = {};
     moved = {};
@@ -125,62 +122,104 @@ void FlowTable::State::clear() {
     extend_entries();
 }
 
-// Puts every flow into a table of so many slots. False where one found no room: nothing has changed then.
-bool FlowTable::State::rehash(std::size_t slots) {
-    auto old_buckets = std::exchange(buckets, ZeroedArray<TableBucket>(slots / FLOW_PROBES));
-    const __u32 old_mask = std::exchange(slot_mask, static_cast<__u32>(slots - 1));
-    const __u64 old_spilled = std::exchange(section.spilled, 0);
-    std::array<std::uint64_t, ahead_max> hashes{};
-    const auto prepare = [&](std::uint32_t number) {
-        if (number >= entries_used || entries[number].tag == FLOW_FREE) return;
-        const std::uint64_t hash = flow_hash(&entries[number].key, hash_seed);
-        hashes[number % ahead_max] = hash;
-        __builtin_prefetch(&buckets[(hash & slot_mask) / FLOW_PROBES], 1);
-    };
-    for (std::uint32_t number = 0; number < ahead_max; ++number) prepare(number);
-    for (std::uint32_t number = 0; number < entries_used; ++number) {
-        const std::uint64_t hash = hashes[number % ahead_max];
-        prepare(number + ahead_max);
-        if (entries[number].tag == FLOW_FREE) continue;
-        const auto place = [&](__u32 start) {
-            const __u32 bucket = start & slot_mask & ~(__u32)(FLOW_PROBES - 1);
-            for (__u32 i = 0; i < FLOW_PROBES; ++i) {
-                const __u32 slot = bucket + ((start + i) & (FLOW_PROBES - 1));
-                if (tag_at(slot) != FLOW_FREE) continue;
-                tag_at(slot) = entries[number].tag;
-                entry_at(slot) = number;
-                slot_of[number] = slot;
-                return true;
-            }
-            return false;
-        };
-        if (place(static_cast<__u32>(hash))) continue;
-        ++section.spilled;
-        if (place(static_cast<__u32>(hash >> 20))) continue;
-        buckets = std::move(old_buckets);
-        slot_mask = old_mask;
-        section.spilled = old_spilled;
-        return false;
+// Where the flow's entry stands: in its first bucket, or else in its second.
+std::uint32_t FlowTable::State::slot_of(std::uint32_t number) noexcept {
+    const std::uint32_t first = bucket_at(low_hash[number]);
+    for (std::uint32_t slot = first; slot < first + FLOW_PROBES; ++slot)
+        if (tag_at(slot) != FLOW_FREE && entry_at(slot) == number) return slot;
+    std::uint32_t slot = bucket_at(flow_hash(&entries[number].key, hash_seed) >> 20);
+    while (tag_at(slot) == FLOW_FREE || entry_at(slot) != number) ++slot;
+    return slot;
+}
+
+void FlowTable::State::move_flow(std::uint32_t from, std::uint32_t to) noexcept {
+    tag_at(to) = std::exchange(tag_at(from), FLOW_FREE);
+    entry_at(to) = entry_at(from);
+}
+
+// Of a flow in its second bucket: whether its first has room, and it lies there now.
+bool FlowTable::State::move_home(std::uint32_t number) noexcept {
+    const std::uint32_t first = bucket_at(low_hash[number]);
+    for (std::uint32_t to = first; to < first + FLOW_PROBES; ++to) {
+        if (tag_at(to) != FLOW_FREE) continue;
+        move_flow(slot_of(number), to);
+        --section.spilled;
+        return true;
     }
-    any_freed = false;
-    return true;
+    return false;
+}
+
+namespace {
+
+// Of what is done to a bucket, to four slots at once.
+using Lanes [[gnu::vector_size(16), gnu::may_alias]] = std::uint32_t;
+
+[[nodiscard]] inline Lanes mask(decltype(Lanes{} == 0) which) noexcept {
+    return reinterpret_cast<Lanes>(which);
+}
+[[nodiscard]] inline bool any_of(const Lanes& lanes) noexcept {
+    std::uint64_t halves[2];
+    std::memcpy(halves, &lanes, sizeof halves);
+    return (halves[0] | halves[1]) != 0;
+}
+
+// Half of a bucket's flows stay, the others go to where they stand in the bucket that is as far behind the
+// old table as this one is behind its beginning: there is room for them always. One bit of the hash decides.
+// A free slot has number 0. True: some are in their second bucket; those stay too.
+[[nodiscard]] inline bool split(TableBucket& lower, TableBucket& upper, const std::uint32_t* low_hash,
+                                std::uint32_t first, std::uint32_t slots) noexcept {
+    Lanes elsewhere{};
+    for (std::size_t i = 0; i < FLOW_PROBES; i += sizeof(Lanes) / sizeof(std::uint32_t)) {
+        auto& tags = reinterpret_cast<Lanes&>(lower.tags.tag[i]);
+        auto& numbers = reinterpret_cast<Lanes&>(lower.entry[i]);
+        const Lanes hashes = {low_hash[numbers[0]], low_hash[numbers[1]], low_hash[numbers[2]],
+                              low_hash[numbers[3]]};
+        const Lanes taken = mask(tags != __u32{FLOW_FREE});
+        const Lanes away = mask(((hashes ^ first) & (slots - FLOW_PROBES)) != 0) & taken;
+        const Lanes stays = away | mask((hashes & slots) == 0);
+        reinterpret_cast<Lanes&>(upper.tags.tag[i]) = tags & ~stays;
+        reinterpret_cast<Lanes&>(upper.entry[i]) = numbers & ~stays & taken;
+        tags &= stays;
+        numbers &= stays & taken;
+        elsewhere |= away;
+    }
+    return any_of(elsewhere);
+}
+
+}  // namespace
+
+// Of a bucket that has been split: the flows for which this is the second one.
+void FlowTable::State::split_spilled(std::uint32_t first, std::uint32_t slots,
+                                     std::vector<std::uint32_t>& spilled) {
+    for (std::uint32_t slot = first; slot < first + FLOW_PROBES; ++slot) {
+        const std::uint32_t number = entry_at(slot);
+        if (tag_at(slot) == FLOW_FREE || ((low_hash[number] ^ first) & (slots - FLOW_PROBES)) == 0) continue;
+        if ((flow_hash(&entries[number].key, hash_seed) >> 20 & slots) != 0) move_flow(slot, slot + slots);
+        spilled.push_back(number);
+    }
 }
 
 bool FlowTable::State::grow() {
     if (!may_grow) return false;
-    const std::size_t before = std::size_t{slot_mask} + 1;
-    std::size_t slots = before * 2;
-    while (slots <= config.slots_max && !rehash(slots))
-        slots *= 2;  // a crowd even in twice the slots: more, then
-    if (slots > config.slots_max) {
-        // Nothing has been given up: the table stays as it is. What slot a flow is in was overwritten, and is
-        // again.
-        for (std::uint32_t slot = 0; slot < before; ++slot)
-            if (tag_at(slot) != FLOW_FREE) slot_of[entry_at(slot)] = slot;
-        may_grow = false;
-        return false;
+    const std::uint32_t slots = slot_mask + 1;
+    const std::uint32_t count = slots / FLOW_PROBES;
+    buckets.extend(std::size_t{count} * 2, buckets.huge_bytes_at_random);
+    buckets.populate(count, count);
+    std::vector<std::uint32_t> spilled;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        for (const std::uint32_t number : buckets[(i + buckets_ahead) & (count - 1)].entry)
+            __builtin_prefetch(&low_hash[number]);
+        const std::uint32_t first = i * FLOW_PROBES;
+        if (UNLIKELY(split(buckets[i], buckets[i + count], low_hash.data(), first, slots)))
+            split_spilled(first, slots, spilled);
     }
-    may_grow = slots < config.slots_max;
+    slot_mask = slots * 2 - 1;
+    section.spilled = spilled.size();
+    // One that goes home may leave room for another.
+    while (std::erase_if(spilled, [this](std::uint32_t number) { return move_home(number); }) != 0) {
+    }
+    any_freed = false;  // what is in its second bucket has none to be in its first
+    may_grow = slot_mask + 1 < config.slots_max;
     extend_entries();
     return true;
 }

@@ -3,6 +3,7 @@
 // Apache-2.0
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "classifier/classify_step.h"
@@ -74,7 +75,14 @@ struct FlowTable::State : datapath::TablePlatform {
     void set_limits();
     [[nodiscard]] bool make_room(std::uint64_t hash);
     bool grow();  // false: as large as it may be
-    [[nodiscard]] bool rehash(std::size_t slots);
+    void split_spilled(std::uint32_t first, std::uint32_t slots, std::vector<std::uint32_t>& spilled);
+    [[nodiscard]] bool move_home(std::uint32_t number) noexcept;
+    void move_flow(std::uint32_t from, std::uint32_t to) noexcept;
+    [[nodiscard]] std::uint32_t slot_of(std::uint32_t number) noexcept;
+    // The first slot of the bucket that a hash position lies in.
+    [[nodiscard]] std::uint32_t bucket_at(std::uint64_t position) const noexcept {
+        return static_cast<std::uint32_t>(position) & slot_mask & ~(std::uint32_t{datapath::FLOW_PROBES} - 1);
+    }
     void extend_entries();
     void free_entry(std::uint32_t number);
     void count_end() noexcept {
@@ -126,7 +134,7 @@ struct FlowTable::State : datapath::TablePlatform {
 
     // By entry number, beside `entries` and `outers`.
     ZeroedArray<Timer> timers;
-    ZeroedArray<std::uint32_t> slot_of;
+    ZeroedArray<std::uint32_t> low_hash;  // of the key: its first bucket, however large the table is
     ZeroedArray<std::uint64_t> moved_bits;
     ZeroedArray<std::uint32_t> moved_at;  // index into `moved`, where the bit is set
     ZeroedArray<Moved> moved;  // the first `moved_count`, in the order of their first packet since the tick
@@ -135,9 +143,10 @@ struct FlowTable::State : datapath::TablePlatform {
         heard_bits;                    // the sink wants no more payload, or has been given as much as it gets
     std::vector<std::uint32_t> wheel;  // first of a list, by second at which something may be due
 
-    // What the sink is being told.
-    std::vector<FlowUpdate> updates;
-    std::vector<std::uint32_t> update_entries;
+    // What the sink is being told: the first `updates_count`.
+    std::vector<FlowUpdate> updates = std::vector<FlowUpdate>(updates_max);
+    std::array<std::uint32_t, updates_max> update_entries;  // of each its entry
+    std::size_t updates_count = 0;
     std::uint64_t now_max_ns = 0;
     std::uint64_t sink_now_ns = 0;   // what the sink was told last; never goes back
     std::uint64_t next_tick_ns = 0;  // 0: no packet yet

@@ -180,6 +180,7 @@ DATAPATH_INLINE void fill_in(TablePlatform& platform, std::uint32_t captured_byt
     }
     make_key(&found, &out.key);
     out.hash = flow_hash(&out.key, platform.hash_seed);
+    prefetch_bucket(platform, out.hash);
     out.ip_bytes = static_cast<std::uint32_t>(found.ip_bytes);
     out.ifindex = ifindex;
     out.direction = found.direction;

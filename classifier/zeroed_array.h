@@ -4,7 +4,9 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -36,8 +38,14 @@ public:
     }
     ZeroedArray(const ZeroedArray&) = delete;
     ZeroedArray& operator=(const ZeroedArray&) = delete;
+    // An array that has grown beyond so many bytes gets what it still grows by in small pages; what it has
+    // stays in huge ones. Huge pages may be dear: a virtual machine whose host has taken back what was free
+    // (free page reporting) gets 0.3 GB of them a second, and 1.7 GB of small ones. They spare no TLB miss to
+    // what is written from its beginning to its end, but one an access to what is found by a hash.
+    static constexpr std::size_t huge_bytes_in_order = std::size_t{32} << 20;
+    static constexpr std::size_t huge_bytes_at_random = std::size_t{128} << 20;
     // Makes room for more elements, the new ones zero. Moves pages, not bytes; pointers into the array die.
-    void extend(std::size_t count) {
+    void extend(std::size_t count, std::size_t huge_bytes_max = huge_bytes_in_order) {
         if (count <= count_) return;
         if (count_ == 0) {
             *this = ZeroedArray(count);
@@ -48,6 +56,15 @@ public:
         data_ = static_cast<T*>(moved);
         count_ = count;
         if (count * sizeof(T) > huge_bytes_max) (void)madvise(moved, count * sizeof(T), MADV_NOHUGEPAGE);
+    }
+    // Memory for these elements, which are going to be written, in one call in place of a fault a page. Where
+    // the kernel cannot (before 5.14), or has none, they get it when they are touched.
+    void populate(std::size_t first, std::size_t count) noexcept {
+        constexpr std::uintptr_t page = 4096;
+        const auto begin = reinterpret_cast<std::uintptr_t>(data_ + first) & ~(page - 1);
+        const auto end = reinterpret_cast<std::uintptr_t>(data_ + std::min(first + count, count_));
+        (void)madvise(reinterpret_cast<void*>(begin), (end - begin + page - 1) & ~(page - 1),
+                      MADV_POPULATE_WRITE);
     }
     ~ZeroedArray() {
         if (data_ != nullptr) munmap(data_, count_ * sizeof(T));
@@ -60,12 +77,6 @@ public:
     [[nodiscard]] std::size_t size() const noexcept { return count_; }
 
 private:
-    // An array that has grown beyond this gets what it still grows by in small pages; what it has stays in
-    // huge ones. It is written from its beginning to its end then, which spares no TLB miss, and huge pages
-    // may be dear: a virtual machine whose host has taken back what was free (free page reporting) gets 0.3
-    // GB of them a second, and 1.7 GB of small ones.
-    static constexpr std::size_t huge_bytes_max = std::size_t{128} << 20;
-
     T* data_ = nullptr;
     std::size_t count_ = 0;
 };

@@ -141,6 +141,31 @@ TEST_CASE("the table grows, and loses nothing, whatever size it starts with", "[
     CHECK(same_order);
 }
 
+TEST_CASE("a table that grows while flows end tells what a large one tells", "[classifier][flow]") {
+    std::map<std::uint32_t, std::vector<FlowUpdate>> results;
+    for (const std::uint32_t start : {64u, 65536u}) {
+        FlowTable table({.slots_start = start, .idle_timeout = std::chrono::seconds(2)});
+        Recorder sink;
+        // More flows each second; a third of those of the second before goes on, the others end.
+        for (std::uint32_t at = 1; at < 120; ++at)
+            for (std::uint32_t i = 0; i < 40 * at; ++i)
+                feed(table, sink, udp(i % 3 == 0 ? i : at * 10000 + i, 1000), at * second + i);
+        CHECK(table.losses()[datapath::LOSS_FLOWS_FULL] == 0);
+        CHECK(table.slots() >= start);
+        table.finish(sink);
+        for (const auto& update : sink.updates) results[start].push_back(update.flow);
+    }
+    REQUIRE(results[64].size() == results[65536].size());
+    bool same = true;
+    for (std::size_t i = 0; i < results[64].size(); ++i) {
+        const FlowUpdate& a = results[64][i];
+        const FlowUpdate& b = results[65536][i];
+        same = same && std::memcmp(&a.key, &b.key, sizeof a.key) == 0 && a.total == b.total &&
+               a.delta == b.delta && a.reason == b.reason && a.first_seen == b.first_seen;
+    }
+    CHECK(same);
+}
+
 TEST_CASE("a full table loses flows, never totals, and says how much", "[classifier][flow]") {
     FlowTable table({.slots_start = 64, .slots_max = 64});
     Recorder sink;
