@@ -127,9 +127,9 @@ std::uint8_t direction_by_region(TablePlatform& platform, const walk_result& wal
 
 DATAPATH_INLINE std::uint8_t direction_by_address(TablePlatform& platform, const LocalNetworks& networks,
                                                   const walk_result& walk) noexcept {
-    LocalNetworks::Ends ours = networks.contain(walk.src, walk.dst);
+    LocalNetworks::Ends ours = networks.contain(load_halves(walk.src), load_halves(walk.dst));
     if (UNLIKELY(ours.source == ours.destination) && walk.levels > 0)
-        ours = networks.contain(walk.outer_src, walk.outer_dst);
+        ours = networks.contain(load_halves(walk.outer_src), load_halves(walk.outer_dst));
     static_assert(DIRECTION_OUT == 0 && DIRECTION_IN == 1, "chosen without a branch");
     if (LIKELY(ours.source != ours.destination)) return ours.destination;
     return direction_by_region(platform, walk);
@@ -149,12 +149,10 @@ LocalNetworks::LocalNetworks(const std::vector<Prefix>& prefixes) {
         std::uint8_t mask[16] = {};
         for (unsigned bit = 0; bit < length; ++bit)
             mask[bit / 8] |= static_cast<std::uint8_t>(0x80 >> bit % 8);
-        Masked masked{};
-        for (int half = 0; half < 2; ++half) {
-            masked.mask[half] = load64(mask + 8 * half);
-            masked.value[half] = load64(prefix.base.bytes.data() + 8 * half);
-        }
-        prefixes_.push_back(masked);
+        const Halves kept = load_halves(mask);
+        const Halves value = load_halves(prefix.base.bytes.data());
+        const auto twice = [](std::uint64_t half) { return Halves{half, half}; };
+        prefixes_.push_back({twice(kept[0]), twice(value[0]), twice(kept[1]), twice(value[1])});
     }
 }
 
@@ -237,6 +235,68 @@ void PacketClassifier::classify(std::span<const PacketInput> packets, Classified
     classify_packets(*state_, state_->networks, state_->known, packets, *batch.content_);
 }
 
+// Of a plain packet whose direction is known, where there is a region block: class, totals, key and hash out
+// of what was read; and, unless the place is `taken`, the tuple.
+static void take_plain(TablePlatform& platform, InterfaceTally& tally, const PacketInput& packet,
+                       const ReadPacket& seen, bool taken, packet_class& found, ClassifiedPacket& out) {
+    const PlainPacket& plain = seen.plain;
+    const bool leaves = found.direction == DIRECTION_OUT;
+    const Halves swap = Halves{} - (leaves ? 0u : 1u);
+    const Halves both = (plain.source ^ plain.destination) & swap;
+    const Halves local = plain.source ^ both, remote = plain.destination ^ both;
+    std::memcpy(out.key.local_addr, &local, sizeof local);
+    std::memcpy(out.key.remote_addr, &remote, sizeof remote);
+    found.class_id =
+        static_cast<__u16>(region_lookup(platform.region, platform.region_cells, out.key.remote_addr));
+    found.kind = static_cast<__u8>(region_kind_of(platform.region, platform.region_cells, found.class_id));
+    found.outcome = found.kind;
+    class_traffic& total = platform.classes[found.class_id].by_direction[found.direction];
+    total.packets += 1;
+    total.ip_bytes += plain.ip_bytes;
+    total.frame_bytes += packet.wire_bytes;
+    const std::uint8_t sum = sum_of(found.direction, found.outcome);
+    tally.add(sum, packet.wire_bytes);
+    const std::uint32_t turn = leaves ? 0 : 16;
+    const auto ports = std::rotl(static_cast<std::uint32_t>(plain.sent), static_cast<int>(turn));
+    // Port, port, protocol, no tunnel, class: see make_key().
+    store64(reinterpret_cast<__u8*>(&out.key) + offsetof(flow_key, local_port),
+            ports | plain.sent >> 32 << 32 | std::uint64_t{found.class_id} << 48);
+    out.ip_bytes = plain.ip_bytes;
+    out.ifindex = packet.ifindex;
+    out.direction = found.direction;
+    out.tcp_flags = plain.tcp_flags;
+    out.tunnelled = false;
+    out.is_answer = false;
+    out.payload_bytes = 0;
+    if (platform.sample_payload)
+        locate_payload(platform.captured, plain.ip_offset + plain.ip_bytes, found.walk.payload_offset, out);
+    const bool tracked = found.kind >= KIND_UNKNOWN || platform.track_all;
+    const bool speaks_dns = speaks_to_name_server(out.key);
+    out.kind = tracked ? ClassifiedPacket::Kind::tracked : ClassifiedPacket::Kind::untracked;
+    out.hash = 0;
+    if (LIKELY(tracked) || UNLIKELY(speaks_dns)) out.hash = flow_hash(&out.key, platform.hash_seed);
+    if (LIKELY(tracked)) {
+        prefetch_bucket(platform, out.hash);
+    } else if (UNLIKELY(speaks_dns)) {
+        // Of a name server's packet that has no flow the payload is wanted: each is looked at.
+        if (out.payload_bytes != 0) out.kind = ClassifiedPacket::Kind::name_server;
+        return;
+    }
+    if (taken) return;
+    const bool is_tcp = out.key.l4_proto == PROTO_TCP;
+    const auto sampled =
+        speaks_dns ? sampled_always
+                   : static_cast<std::uint8_t>(is_tcp ? sampled_packets_max : sampled_datagrams_max);
+    static_assert(sampled_packets_max < sampled_always && sampled_datagrams_max < sampled_always);
+    *seen.tuple = {out.key,
+                   out.hash,
+                   seen.word,
+                   sum,
+                   platform.sample_payload ? sampled : std::uint8_t{0},
+                   0,
+                   tracked ? KnownTuple::no_entry : KnownTuple::untracked};
+}
+
 void take_unknown(TablePlatform& platform, const LocalNetworks& networks, InterfaceTally& tally,
                   const PacketInput& packet, const ReadPacket& seen, KnownTuples& known, bool taken,
                   ClassifiedBatch::Content& content, ClassifiedPacket& out) {
@@ -259,32 +319,15 @@ void take_unknown(TablePlatform& platform, const LocalNetworks& networks, Interf
         return;
     }
     count_frame(packet.wire_bytes, &found);
+    if (LIKELY(plain) && LIKELY(platform.region != nullptr)) {
+        take_plain(platform, tally, packet, seen, taken, found, out);
+        return;
+    }
     count_class(&platform, &found);
     tally.add(sum_of(found.direction, found.outcome), packet.wire_bytes);
     flow_outer outer;
     fill_in(platform, platform.captured, packet.ifindex, found, out, outer);
     if (UNLIKELY(out.tunnelled)) content.outers.push_back(outer);
-    if (taken || !plain || platform.region == nullptr) return;
-    const bool tracked = out.kind == ClassifiedPacket::Kind::tracked;
-    const bool speaks_dns = is_name_server_port(found.walk.sport) || is_name_server_port(found.walk.dport);
-    // Of a name server's packet that has no flow the payload is wanted: each is looked at.
-    if (!tracked && speaks_dns) return;
-    if (!tracked) {
-        make_key(&found, &out.key);
-        out.hash = 0;
-    }
-    const bool is_tcp = found.walk.l4_proto == PROTO_TCP;
-    const auto sampled =
-        speaks_dns ? sampled_always
-                   : static_cast<std::uint8_t>(is_tcp ? sampled_packets_max : sampled_datagrams_max);
-    static_assert(sampled_packets_max < sampled_always && sampled_datagrams_max < sampled_always);
-    *seen.tuple = {out.key,
-                   out.hash,
-                   seen.word,
-                   sum_of(found.direction, found.kind),
-                   platform.sample_payload ? sampled : std::uint8_t{0},
-                   0,
-                   tracked ? KnownTuple::no_entry : KnownTuple::untracked};
 }
 
 packet_class class_of(const PacketInput& packet, const ReadPacket& seen) {

@@ -235,26 +235,25 @@ public:
     struct Ends {
         bool source, destination;
     };
-    // Every prefix is compared with both ends, whether one has matched or not: that is cheaper than a branch
-    // which a CPU guesses wrong for every other packet, and one of the ends is in none of them anyway.
-    [[nodiscard]] Ends contain(const std::uint8_t* source, const std::uint8_t* destination) const noexcept {
-        const std::uint64_t a[2] = {datapath::load64(source), datapath::load64(source + 8)};
-        const std::uint64_t b[2] = {datapath::load64(destination), datapath::load64(destination + 8)};
-        bool a_found = false;
-        bool b_found = false;
+    // Every prefix is compared with both ends at once, whether one has matched or not: that is cheaper than a
+    // branch which a CPU guesses wrong for every other packet, and one of the ends is in none of them anyway.
+    [[nodiscard]] Ends contain(Halves source, Halves destination) const noexcept {
+        const Halves first = __builtin_shufflevector(source, destination, 0, 2);
+        const Halves second = __builtin_shufflevector(source, destination, 1, 3);
+        decltype(first == second) found{};
         for (const Masked& prefix : prefixes_) {
-            const auto& [value, mask] = prefix;
-            a_found |= (((a[0] & mask[0]) ^ value[0]) | ((a[1] & mask[1]) ^ value[1])) == 0;
-            b_found |= (((b[0] & mask[0]) ^ value[0]) | ((b[1] & mask[1]) ^ value[1])) == 0;
+            const Halves differs = ((first & prefix.first_mask) ^ prefix.first_value) |
+                                   ((second & prefix.second_mask) ^ prefix.second_value);
+            found |= differs == 0;
         }
-        return {a_found, b_found};
+        return {found[0] != 0, found[1] != 0};
     }
 
 private:
-    // In the form of a flow_key: an IPv4 prefix is one of ::ffff:0:0/96.
+    // The halves of a prefix in the form of a flow_key, where an IPv4 prefix is one of ::ffff:0:0/96, each
+    // twice: for the two ends.
     struct Masked {
-        std::uint64_t value[2];
-        std::uint64_t mask[2];
+        Halves first_mask, first_value, second_mask, second_value;
     };
     std::vector<Masked> prefixes_;
 };
