@@ -74,8 +74,15 @@ struct Evaluator::State {
         out.update = &update;
         out.info = &info;
         out.of_class = nullptr;
-        out.outbound = update.delta.bytes_out != 0 || update.delta.packets_out != 0;
-        if (out.outbound || counts_inbound) prepare_counted(out);
+        out.outbound = is_outbound(update);
+        if (may_count(update)) prepare_counted(out);
+    }
+    [[nodiscard]] static bool is_outbound(const FlowUpdate& update) noexcept {
+        return (update.delta.bytes_out | update.delta.packets_out) != 0;
+    }
+    // Whether there can be anything in it for a rule or an entry.
+    [[nodiscard]] bool may_count(const FlowUpdate& update) const noexcept {
+        return is_outbound(update) || counts_inbound;
     }
     void prepare_counted(Prepared& out);
     void prefetch_slots(const Prepared& update) const {

@@ -157,6 +157,9 @@ inline void ReplayPass::tell(const FlowUpdate& update, const ClassInfo& info) {
 
 void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp now) noexcept {
     listener_wants_names_ = listener_->wants_flow_names();
+    if (!inspection_.silent())
+        for (const FlowUpdate& update : updates)
+            if (update.reason == UpdateReason::ended) inspection_.prefetch(update.key);
     if (!evaluator_) {
         for (const FlowUpdate& update : updates) tell(update, info_of(update));
         return;

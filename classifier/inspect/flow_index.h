@@ -31,11 +31,6 @@ public:
     // One that is there.
     void remove(std::uint32_t hash, std::uint32_t number) noexcept;
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
-    template <typename Each>
-    void for_each_hash(Each&& each) const {
-        for (const Slot& slot : slots_)
-            if (slot.number != none) each(slot.hash);
-    }
 
 private:
     struct Slot {

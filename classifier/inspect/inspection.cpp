@@ -132,25 +132,28 @@ std::uint32_t Inspection::hash_of(const datapath::flow_key& key) const noexcept 
     return static_cast<std::uint32_t>(datapath::flow_hash(&key, flow_seed_));
 }
 
-const Inspection::Flow* Inspection::find(const datapath::flow_key& key, std::uint32_t hash) const {
-    if ((bits_of(hash) & ~bits_[word_of(hash)]) != 0) return nullptr;
-    const std::uint32_t number = index_.find(hash, [&](std::uint32_t candidate) {
+const Inspection::Flow* Inspection::look_up(const datapath::flow_key& key) const {
+    const std::uint32_t number = index_.find(hash_of(key), [&](std::uint32_t candidate) {
         return datapath::flow_key_equal(&flows_[candidate].key, &key) != 0;
     });
     return number == FlowIndex::none ? nullptr : &flows_[number];
 }
 
-void Inspection::set_bit(std::uint32_t hash) {
-    const auto set = [this](std::uint32_t which) { bits_[word_of(which)] |= bits_of(which); };
-    set(hash);
+void Inspection::set_bits(const datapath::flow_key& key) {
+    const auto set = [this](const datapath::flow_key& of) {
+        const Mark mark = mark_of(of);
+        bits_[mark.word] |= mark.bits;
+    };
+    set(key);
     if (++bits_set_ <= 2 * flows_max) return;
     std::ranges::fill(bits_, 0);
     bits_set_ = index_.size();
-    index_.for_each_hash(set);
+    for (const Flow& flow : flows_)
+        if (flow.work != no_flow) set(flow.key);
 }
 
 // Of which nothing is known yet. Null: there are too many.
-Inspection::Flow* Inspection::make(const datapath::flow_key& key, std::uint32_t hash, Timestamp at) {
+Inspection::Flow* Inspection::make(const datapath::flow_key& key, Timestamp at) {
     if (index_.size() >= flows_max) {
         ++counters_.flows_full;
         return nullptr;
@@ -165,8 +168,8 @@ Inspection::Flow* Inspection::make(const datapath::flow_key& key, std::uint32_t 
     flow->key = key;
     flow->heard_minute = static_cast<std::uint16_t>(minute_of(at));
     flow->work = no_work;
-    index_.add(hash, static_cast<std::uint32_t>(flow - flows_.data()));
-    set_bit(hash);
+    index_.add(hash_of(key), static_cast<std::uint32_t>(flow - flows_.data()));
+    set_bits(key);
     return flow;
 }
 
@@ -181,7 +184,7 @@ void Inspection::drop(Flow& flow) noexcept {
 
 void Inspection::touch(const datapath::flow_key& key, Timestamp at) noexcept {
     const std::int64_t minute = minute_of(at);
-    Flow* flow = find(key, hash_of(key));
+    Flow* flow = find(key);
     if (flow != nullptr && minutes_since(*flow, minute) != 0)
         flow->heard_minute = static_cast<std::uint16_t>(minute);
     if (minute > minute_) drop_quiet(minute);
@@ -223,8 +226,7 @@ void Inspection::take_work(Flow& flow) {
 }
 
 bool Inspection::inspect(const PayloadSample& sample) {
-    const std::uint32_t hash = hash_of(sample.key);
-    Flow* flow = find(sample.key, hash);
+    Flow* flow = find(sample.key);
     if (flow != nullptr && flow->given_up) return listen_on(sample, *flow);
     const PayloadPacket packet = packet_of(sample);
     if (flow != nullptr && flow->work != no_work) return read(*flow, packet);
@@ -235,7 +237,7 @@ bool Inspection::inspect(const PayloadSample& sample) {
     ForeignStreams& streams = flow == nullptr ? fresh : flow->foreign;
     const bool foreign = is_tcp && streams.add(packet);
     if (flow == nullptr) {
-        flow = make(sample.key, hash, sample.at);
+        flow = make(sample.key, sample.at);
         if (flow == nullptr) return false;
         flow->foreign = fresh;
     }
@@ -316,7 +318,7 @@ void Inspection::keep(Flow& flow, const FlowFacts& facts) {
 }
 
 void Inspection::forget(const datapath::flow_key& key) noexcept {
-    if (Flow* flow = find(key, hash_of(key)); flow != nullptr) drop(*flow);
+    if (Flow* flow = find(key); flow != nullptr) drop(*flow);
     if (!streams_.empty()) forget_stream(key);
 }
 
@@ -336,7 +338,7 @@ bool Inspection::unsampled(const FlowUpdate& update) const noexcept {
 
 FlowNames Inspection::names_of(const FlowUpdate& update) const {
     FlowNames out;
-    if (const Flow* flow = find(update.key, hash_of(update.key)); flow != nullptr) {
+    if (const Flow* flow = find(update.key); flow != nullptr) {
         out.protocol = flow->protocol;
         out.facts = flow->facts.get();
         out.unread = flow->unread;
@@ -420,9 +422,8 @@ void Inspection::read_message(ByteSpan message, const PayloadSample& sample, Que
     }
     counters_.dns_unreadable += good ? 0 : 1;
     if (!good || !sample.tracked) return;
-    const std::uint32_t hash = hash_of(sample.key);
-    Flow* flow = find(sample.key, hash);
-    if (flow == nullptr) flow = make(sample.key, hash, sample.at);
+    Flow* flow = find(sample.key);
+    if (flow == nullptr) flow = make(sample.key, sample.at);
     if (flow == nullptr) return;
     flow->protocol = Protocol::dns;
     flow->given_up = true;

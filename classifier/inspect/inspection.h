@@ -135,6 +135,10 @@ public:
     [[nodiscard]] FlowNames names_of(const FlowUpdate& flow) const;
     // The flow goes on.
     void touch(const datapath::flow_key& key, Timestamp at) noexcept;
+    // Of a flow that is going to be asked about, or forgotten.
+    void prefetch(const datapath::flow_key& key) const noexcept {
+        __builtin_prefetch(&bits_[mark_of(key).word]);
+    }
     // The flow has ended.
     void forget(const datapath::flow_key& key) noexcept;
     // Nothing has been heard: no flow has a name.
@@ -178,15 +182,19 @@ private:
     [[nodiscard]] bool unsampled(const FlowUpdate& update) const noexcept;
     [[nodiscard]] std::uint32_t hash_of(const datapath::flow_key& key) const noexcept;
     // Null: nothing is known of it.
-    [[nodiscard]] const Flow* find(const datapath::flow_key& key, std::uint32_t hash) const;
-    [[nodiscard]] Flow* find(const datapath::flow_key& key, std::uint32_t hash) {
-        return const_cast<Flow*>(std::as_const(*this).find(key, hash));
+    [[nodiscard]] const Flow* find(const datapath::flow_key& key) const {
+        const Mark mark = mark_of(key);
+        return (mark.bits & ~bits_[mark.word]) != 0 ? nullptr : look_up(key);
     }
-    [[nodiscard]] Flow* make(const datapath::flow_key& key, std::uint32_t hash, Timestamp at);
+    [[nodiscard]] const Flow* look_up(const datapath::flow_key& key) const;
+    [[nodiscard]] Flow* find(const datapath::flow_key& key) {
+        return const_cast<Flow*>(std::as_const(*this).find(key));
+    }
+    [[nodiscard]] Flow* make(const datapath::flow_key& key, Timestamp at);
     void drop(Flow& flow) noexcept;
     void drop_quiet(std::int64_t minute) noexcept;
     void forget_stream(const datapath::flow_key& key) noexcept;
-    void set_bit(std::uint32_t hash);
+    void set_bits(const datapath::flow_key& key);
     void take_work(Flow& flow);
     void give_back(std::uint16_t work) noexcept { idle_.push_back(work); }
     void keep(Flow& flow, const FlowFacts& facts);
@@ -204,13 +212,22 @@ private:
     std::vector<std::uint32_t> free_;  // entries of it
     FlowIndex index_;
     std::int64_t minute_ = 0;  // at which quiet flows were looked for last
-    // Most flows say nothing: two bits of one word for the hash of each flow that did tell so without a
-    // search, but for one of twenty of the others. Bits of flows that have been forgotten stay until there
-    // are too many.
-    static constexpr std::size_t bit_words = std::size_t{1} << 15;
-    [[nodiscard]] static std::size_t word_of(std::uint32_t hash) noexcept { return hash % bit_words; }
-    [[nodiscard]] static std::uint64_t bits_of(std::uint32_t hash) noexcept {
-        return std::uint64_t{1} << (hash >> 20) % 64 | std::uint64_t{1} << (hash >> 26);
+    // Most flows say nothing: two bits of one word for the key of each flow that did tell so without a hash
+    // and a search, but for one of twenty of the others. Bits of flows that have been forgotten stay until
+    // there are too many.
+    static constexpr unsigned bit_word_bits = 15;
+    static constexpr std::size_t bit_words = std::size_t{1} << bit_word_bits;
+    struct Mark {
+        std::size_t word;
+        std::uint64_t bits;
+    };
+    [[nodiscard]] Mark mark_of(const datapath::flow_key& key) const noexcept {
+        using datapath::load64;
+        const auto* bytes = reinterpret_cast<const std::uint8_t*>(&key);
+        const std::uint64_t mixed = (load64(bytes + 8) ^ flow_seed_) * 0x9e3779b97f4a7c15ull +
+                                    (load64(bytes + 24) ^ load64(bytes + 32)) * 0xbf58476d1ce4e5b9ull;
+        return {mixed >> (64 - bit_word_bits),
+                std::uint64_t{1} << (mixed >> 43) % 64 | std::uint64_t{1} << (mixed >> 37) % 64};
     }
     std::vector<std::uint64_t> bits_ = std::vector<std::uint64_t>(bit_words);
     std::size_t bits_set_ = 0;
