@@ -77,7 +77,7 @@ void FlowTable::State::decide(std::span<const ClassifiedPacket*> chunk, const Un
 
 // Whether a flow that is not in its first bucket may be in its second. It was put there because the first was
 // full, and while no flow has ended that one still is.
-bool FlowTable::State::may_be_elsewhere(std::uint64_t hash) const noexcept {
+[[gnu::always_inline]] inline bool FlowTable::State::may_be_elsewhere(std::uint64_t hash) const noexcept {
     if (section.spilled == 0) return false;
     if (any_freed) return true;
     const TableBucket& bucket = buckets[(hash & slot_mask) / FLOW_PROBES];
@@ -126,8 +126,12 @@ bool FlowTable::State::make_room(std::uint64_t hash) {
 
 // Makes the flow. The number of its entry, or no_entry where the limits leave no room for it.
 std::uint32_t FlowTable::State::make(const ClassifiedPacket& packet) {
-    if (may_grow && live * 2 >= std::uint64_t{slot_mask} + 1) grow();
-    std::uint32_t number = make_in_first_bucket(packet);
+    if (may_grow && live * 8 >= (std::uint64_t{slot_mask} + 1) * 5) grow();
+    std::uint32_t number = make_in_bucket(packet, packet.hash);
+    if (UNLIKELY(number == no_entry)) {
+        number = make_in_bucket(packet, packet.hash >> 20);
+        section.spilled += number == no_entry ? 0 : 1;
+    }
     if (UNLIKELY(number == no_entry)) number = make_anywhere(packet);
     if (UNLIKELY(number == no_entry)) return no_entry;
     ++live;
@@ -137,16 +141,16 @@ std::uint32_t FlowTable::State::make(const ClassifiedPacket& packet) {
     return number;
 }
 
-// Nearly every flow: nothing has ended, and its first bucket has room, so that it is nowhere. What
-// account_flow() comes to then.
-std::uint32_t FlowTable::State::make_in_first_bucket(const ClassifiedPacket& packet) {
-    TableBucket& bucket = buckets[(packet.hash & slot_mask) / FLOW_PROBES];
+// Nearly every flow: nothing has ended, so that it is nowhere, and there is room in its first bucket, or else
+// in its second. What account_flow() comes to then.
+std::uint32_t FlowTable::State::make_in_bucket(const ClassifiedPacket& packet, std::uint64_t position) {
+    TableBucket& bucket = buckets[(position & slot_mask) / FLOW_PROBES];
     const unsigned room = tags_equal_to(bucket, FLOW_FREE);
     if (UNLIKELY(any_freed) || UNLIKELY(tunnelled) || UNLIKELY(any_outer) || UNLIKELY(room == 0) ||
         UNLIKELY(entries_used == entries_max))
         return no_entry;
     // The first one from the hash position on, round to the bucket's start.
-    const unsigned start = packet.hash % FLOW_PROBES;
+    const unsigned start = position % FLOW_PROBES;
     const unsigned turned = room >> start | room << (FLOW_PROBES - start);
     const std::uint32_t at = (start + static_cast<std::uint32_t>(std::countr_zero(turned))) % FLOW_PROBES;
     const std::uint32_t number = unused_entry();

@@ -12,7 +12,7 @@
 // Threads:  one owner.
 // Limits:   slots_max and memory_max_bytes: a flow that finds no room counts to the totals and to
 //           LOSS_FLOWS_FULL.
-// Memory:   flow_bytes a flow and slot_bytes a slot, two to four slots a flow while it grows; for
+// Memory:   flow_bytes a flow and slot_bytes a slot, 1.6 to 3.2 slots a flow while it grows; for
 //           conversations whose direction only the order of packets tells, see first_sender.h; and 2 MiB for
 //           known tuples (known_tuples.h), which no limit counts.
 // Growing:  splits every bucket in two at once, in place, 5 to 20 ns a flow. Who may not pause so long starts

@@ -38,7 +38,9 @@ void FlowTable::State::deliver(FlowSink& sink, std::uint64_t at_ns) {
     updates_count = 0;
 }
 
-void FlowTable::State::push_update(std::uint32_t number, const FlowCounters& before, UpdateReason reason) {
+[[gnu::always_inline]] inline void FlowTable::State::push_update(std::uint32_t number,
+                                                                 const FlowCounters& before,
+                                                                 UpdateReason reason) {
     const flow_entry& entry = entries[number];
     FlowUpdate& update = updates[updates_count];
     update_entries[updates_count++] = number;

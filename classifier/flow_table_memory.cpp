@@ -138,15 +138,30 @@ void FlowTable::State::move_flow(std::uint32_t from, std::uint32_t to) noexcept 
 }
 
 // Of a flow in its second bucket: whether its first has room, and it lies there now.
-bool FlowTable::State::move_home(std::uint32_t number) noexcept {
-    const std::uint32_t first = bucket_at(low_hash[number]);
+bool FlowTable::State::move_home(Spilled flow) noexcept {
+    const std::uint32_t first = bucket_at(low_hash[flow.number]);
     for (std::uint32_t to = first; to < first + FLOW_PROBES; ++to) {
         if (tag_at(to) != FLOW_FREE) continue;
-        move_flow(slot_of(number), to);
+        move_flow(flow.slot, to);
         --section.spilled;
         return true;
     }
     return false;
+}
+
+// Every flow that can into its first bucket; one that goes may leave room for another.
+void FlowTable::State::move_home(std::vector<Spilled>& spilled) noexcept {
+    std::size_t before = 0;
+    do {
+        before = spilled.size();
+        std::size_t kept = 0;
+        for (std::size_t i = 0; i < before; ++i) {
+            const Spilled& soon = spilled[std::min(i + buckets_ahead, before - 1)];
+            __builtin_prefetch(&buckets[bucket_at(low_hash[soon.number]) / FLOW_PROBES], 1);
+            if (!move_home(spilled[i])) spilled[kept++] = spilled[i];
+        }
+        spilled.resize(kept);
+    } while (spilled.size() != before);
 }
 
 namespace {
@@ -190,12 +205,13 @@ using Lanes [[gnu::vector_size(16), gnu::may_alias]] = std::uint32_t;
 
 // Of a bucket that has been split: the flows for which this is the second one.
 void FlowTable::State::split_spilled(std::uint32_t first, std::uint32_t slots,
-                                     std::vector<std::uint32_t>& spilled) {
+                                     std::vector<Spilled>& spilled) {
     for (std::uint32_t slot = first; slot < first + FLOW_PROBES; ++slot) {
         const std::uint32_t number = entry_at(slot);
         if (tag_at(slot) == FLOW_FREE || ((low_hash[number] ^ first) & (slots - FLOW_PROBES)) == 0) continue;
-        if ((flow_hash(&entries[number].key, hash_seed) >> 20 & slots) != 0) move_flow(slot, slot + slots);
-        spilled.push_back(number);
+        const bool goes = (flow_hash(&entries[number].key, hash_seed) >> 20 & slots) != 0;
+        if (goes) move_flow(slot, slot + slots);
+        spilled.push_back({number, goes ? slot + slots : slot});
     }
 }
 
@@ -205,7 +221,7 @@ bool FlowTable::State::grow() {
     const std::uint32_t count = slots / FLOW_PROBES;
     buckets.extend(std::size_t{count} * 2, buckets.huge_bytes_at_random);
     buckets.populate(count, count);
-    std::vector<std::uint32_t> spilled;
+    std::vector<Spilled> spilled;
     for (std::uint32_t i = 0; i < count; ++i) {
         for (const std::uint32_t number : buckets[(i + buckets_ahead) & (count - 1)].entry)
             __builtin_prefetch(&low_hash[number]);
@@ -215,9 +231,7 @@ bool FlowTable::State::grow() {
     }
     slot_mask = slots * 2 - 1;
     section.spilled = spilled.size();
-    // One that goes home may leave room for another.
-    while (std::erase_if(spilled, [this](std::uint32_t number) { return move_home(number); }) != 0) {
-    }
+    move_home(spilled);
     any_freed = false;  // what is in its second bucket has none to be in its first
     may_grow = slot_mask + 1 < config.slots_max;
     extend_entries();

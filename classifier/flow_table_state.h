@@ -50,7 +50,7 @@ struct FlowTable::State : datapath::TablePlatform {
     void decide(std::span<const ClassifiedPacket*> chunk, const UndecidedPacket* next);
     void add(const ClassifiedPacket& packet, std::uint32_t likely_entry, FlowSink& sink);
     [[nodiscard]] std::uint32_t make(const ClassifiedPacket& packet);
-    [[nodiscard]] std::uint32_t make_in_first_bucket(const ClassifiedPacket& packet);
+    [[nodiscard]] std::uint32_t make_in_bucket(const ClassifiedPacket& packet, std::uint64_t position);
     [[nodiscard]] std::uint32_t make_anywhere(const ClassifiedPacket& packet);
     void find_payload_sink(FlowSink& sink) noexcept;
     void offer_question(const ClassifiedPacket& packet);
@@ -74,9 +74,14 @@ struct FlowTable::State : datapath::TablePlatform {
     // Memory.
     void set_limits();
     [[nodiscard]] bool make_room(std::uint64_t hash);
-    bool grow();  // false: as large as it may be
-    void split_spilled(std::uint32_t first, std::uint32_t slots, std::vector<std::uint32_t>& spilled);
-    [[nodiscard]] bool move_home(std::uint32_t number) noexcept;
+    bool grow();      // false: as large as it may be
+    struct Spilled {  // a flow in its second bucket
+        std::uint32_t number;
+        std::uint32_t slot;
+    };
+    void split_spilled(std::uint32_t first, std::uint32_t slots, std::vector<Spilled>& spilled);
+    [[nodiscard]] bool move_home(Spilled flow) noexcept;
+    void move_home(std::vector<Spilled>& spilled) noexcept;
     void move_flow(std::uint32_t from, std::uint32_t to) noexcept;
     [[nodiscard]] std::uint32_t slot_of(std::uint32_t number) noexcept;
     // The first slot of the bucket that a hash position lies in.
