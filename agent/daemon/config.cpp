@@ -484,6 +484,14 @@ const ConfigKey<Config> config_keys[] = {
                        Config& c) { r.assign(r.size(n, mebi, 64 * gibi), c.flow_memory_bytes); }},
     {"idle_timeout", [](ConfigReader& r, const Node& n,
                         Config& c) { r.assign(r.duration(n, seconds(1), seconds(86400)), c.idle_timeout); }},
+    {"closed_timeout",
+     [](ConfigReader& r, const Node& n, Config& c) {
+         r.assign(r.duration(n, seconds(1), seconds(86400)), c.closed_timeout);
+     }},
+    {"active_timeout",
+     [](ConfigReader& r, const Node& n, Config& c) {
+         r.assign(r.duration(n, seconds(1), seconds(86400)), c.active_timeout);
+     }},
     {"pcap", [](ConfigReader& r, const Node& n,
                 Config& c) { r.mapping<PcapSettings>(n, pcap_keys, "pcap", c.pcap); }},
     {"dpdk",

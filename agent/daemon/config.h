@@ -86,10 +86,11 @@ struct Config {
     bool track_all = false;
     std::uint32_t flow_slots_per_cpu = 0;  // ebpf; 0: the engine chooses
     ProcessSettings processes;
+    std::chrono::seconds idle_timeout{60}, closed_timeout{5};
     // Of the engines in user space.
     std::vector<Prefix> local_networks;              // empty: the region table tells which end is ours
     std::uint64_t flow_memory_bytes = 256ULL << 20;  // of all flow tables together
-    std::chrono::seconds idle_timeout{60};
+    std::chrono::seconds active_timeout{0};          // 0: a flow that lasts is told when it moves
     PcapSettings pcap;
     capture::DpdkConfig dpdk;  // without its table and log
     std::filesystem::path policy_dir = "/etc/egresswatch/policy.d";

@@ -18,9 +18,6 @@ namespace {
 
 using capture::OsError;
 
-// As the ebpf engine has it.
-constexpr std::chrono::seconds closed_timeout{5};
-
 // CAP_BPF: maps of a reload. CAP_NET_ADMIN: hooks on interfaces that come later. CAP_PERFMON: loading a tc
 // program that reads kernel pointers.
 std::expected<MadeEngine, OsError> make_ebpf(const Config& config) {
@@ -29,6 +26,8 @@ std::expected<MadeEngine, OsError> make_ebpf(const Config& config) {
     engine.pin_dir = config.pin_dir.string();
     engine.flow_slots_per_cpu = config.flow_slots_per_cpu;
     engine.track_all = config.track_all;
+    engine.idle_timeout = config.idle_timeout;
+    engine.closed_timeout = config.closed_timeout;
     engine.sample_payload = config.names.inspect;
     engine.senders = config.processes.senders;
     engine.hashes = config.processes.hashes;
@@ -80,7 +79,8 @@ FlowTableConfig flow_table_config(const Config& config, std::size_t tables) {
     table.track_all = config.track_all;
     table.sample_payload = config.names.inspect;
     table.idle_timeout = config.idle_timeout;
-    table.closed_timeout = closed_timeout;
+    table.closed_timeout = config.closed_timeout;
+    table.active_timeout = config.active_timeout;
     table.local_networks = config.local_networks;
     table.direction_by_region = true;
     // Nobody outside may choose flows that crowd into the same slots.

@@ -163,16 +163,25 @@ TEST_CASE("the keys of the engines in user space", "[daemon][config]") {
     CHECK(defaults.flow_memory_bytes == 256ULL << 20);
     CHECK(defaults.idle_timeout == std::chrono::seconds(60));
     CHECK(defaults.pcap.snap_length == 2048);
+    CHECK(defaults.closed_timeout == std::chrono::seconds(5));
+    CHECK(defaults.active_timeout == std::chrono::seconds(0));
     const Config config = accepted(
         "engine: pcap\n"
         "local_networks: [10.0.0.0/8, \"2001:db8::/32\"]\n"
         "flow_memory: 1 GiB\n"
         "idle_timeout: 2m\n"
+        "closed_timeout: 3s\n"
+        "active_timeout: 1h\n"
         "pcap: {buffer: 1 MiB, snap_length: 128, promiscuous: false, filter: \"not port 22\"}\n");
     REQUIRE(config.local_networks.size() == 2);
     CHECK(config.local_networks[0] == Prefix::parse("10.0.0.0/8").value());
     CHECK(config.flow_memory_bytes == 1ULL << 30);
     CHECK(config.idle_timeout == std::chrono::seconds(120));
+    CHECK(config.closed_timeout == std::chrono::seconds(3));
+    CHECK(config.active_timeout == std::chrono::seconds(3600));
+    const std::string timeouts = complaints("active_timeout: 0s\nclosed_timeout: 2d\n");
+    CHECK(timeouts.find("0s is out of range") != std::string::npos);
+    CHECK(timeouts.find("2d is out of range") != std::string::npos);
     CHECK(config.pcap.buffer_bytes == 1ULL << 20);
     CHECK(config.pcap.snap_length == 128);
     CHECK_FALSE(config.pcap.promiscuous);
