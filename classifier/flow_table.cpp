@@ -404,6 +404,7 @@ std::uint32_t FlowTable::State::classify_chunk(std::span<const PacketInput> pack
     content.undecided.clear();
     std::uint32_t known_bits = 0;
     static_assert(chunk_max == 32);
+    constexpr std::size_t kept_of_new = 4;
     for (std::size_t i = 0; i < packets.size(); ++i) {
         const ReadPacket& seen = chunk[i];
         const KnownTuple* tuple = seen.tuple;
@@ -417,11 +418,13 @@ std::uint32_t FlowTable::State::classify_chunk(std::span<const PacketInput> pack
                 __builtin_prefetch(&buckets[(tuple->hash & slot_mask) / FLOW_PROBES], 1);
             continue;
         }
-        // A known tuple stays where it is until the chunk is done with it.
-        const bool taken = is_tuple_of(chunk, known_bits, tuple);
+        // A known tuple stays where it is until the chunk is done with it. And where tuples are ever new,
+        // most are not worth keeping: some are, so that it is noticed when they come again.
+        const bool taken = (none_known && i % kept_of_new != 0) || is_tuple_of(chunk, known_bits, tuple);
         take_unknown(*this, networks, tally, packets[i], seen, known, taken, content,
                      content.packets[content.count++]);
     }
+    none_known = known_bits == 0;
     return known_bits;
 }
 

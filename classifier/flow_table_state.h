@@ -122,6 +122,7 @@ struct FlowTable::State : datapath::TablePlatform {
     datapath::walk_state walk{};
     LocalNetworks networks;
     KnownTuples known;
+    bool none_known = false;  // no tuple of the last chunk was
     ClassifiedBatch own_batch;
     FirstSenders first_senders;
     std::uint32_t flows_max = 0;
