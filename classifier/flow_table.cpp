@@ -91,11 +91,11 @@ void FlowTable::State::decide(std::span<const ClassifiedPacket*> chunk, const Un
     return equal != 0 ? bucket.entry[static_cast<std::size_t>(std::countr_zero(equal))] : no_entry;
 }
 
-// A packet of another classifier has a place of its own, where the hash of another flow stands.
+// At the packet's place may stand another tuple by now, or that of another classifier.
 inline void FlowTable::State::remember(const ClassifiedPacket& packet, std::uint32_t number) noexcept {
     if (packet.place == KnownTuples::no_place) return;
     KnownTuple& tuple = known[packet.place];
-    if (tuple.hash != packet.hash) return;
+    if (tuple.hash != packet.hash || !flow_key_equal(&tuple.key, &packet.key)) return;
     tuple.entry = number;
     tuple.ends = ends % ends_max;
 }

@@ -82,7 +82,8 @@ public:
     FlowTable& operator=(FlowTable&&) noexcept;
     ~FlowTable();
 
-    // The block must outlive its use here. Flows of class ids that it does not have stay what they are.
+    // The block must outlive its use here. Flows of class ids that it does not have stay what they are. Not
+    // from a sink that is being told.
     void install_region(std::span<const std::byte> block) noexcept;
 
     // Counts the packets, and on the way reports to the sink what ticks and volumes call for.

@@ -7,7 +7,7 @@
 // Not in here: tuples whose direction depends on what came before (FirstSenders), tunnels, and whatever a
 // packet says beside its five-tuple.
 // Memory:  places_max lines of 64 bytes; a tuple takes the place of the one before it. Life: forget() when
-// the region block changes.
+// the region block changes, and where the count of ended flows is used up.
 #pragma once
 
 #include <cstddef>

@@ -33,9 +33,11 @@ struct flow_packet {
 
 // Two lanes of multiply and fold, joined by the last word. After each product its upper half, where the
 // difference of two similar words gathers, is folded into the lower one: without that, clients of consecutive
-// addresses crowd into a few slots. The seed is random per table, so that nobody outside can choose flows
-// that fall into the same slots. Without the class, so that a CPU can look for the flow's slot while it still
-// waits for the region table's answer.
+// addresses crowd into a few slots. The seed is random per table, so that nobody outside can fill a bucket
+// with flows of their choice; but pairs of addresses are known whose flows have the same hash under any seed
+// (the top bit of a word passes through a product), so that equal hashes prove nothing: keys are compared.
+// Without the class, so that a CPU can look for the flow's slot while it still waits for the region table's
+// answer.
 DATAPATH_INLINE __u64 flow_hash(const struct flow_key* key, __u64 seed) {
     const __u8* bytes = (const __u8*)key;
     __u64 local = (load64(bytes) ^ seed) * 0x9e3779b97f4a7c15ull;
