@@ -104,7 +104,7 @@ void FlowTable::State::report(const std::vector<std::uint32_t>& numbers, UpdateR
 // The last record of every flow, where their entries lie in the order in which they began: those of one
 // moment are put in order and told, and no list is made of all.
 void FlowTable::State::report_all_in_order(FlowSink& sink) {
-    constexpr std::size_t together = 1024;  // at least, but at the end
+    constexpr std::size_t together = 128;  // at least, but at the end: what the first-level cache holds
     std::vector<std::uint32_t> numbers;
     for (std::uint32_t number = 0; number < entries_used; ++number) {
         if (entries[number].tag == FLOW_FREE) continue;
