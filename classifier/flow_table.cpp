@@ -141,19 +141,18 @@ std::uint32_t FlowTable::State::make(const ClassifiedPacket& packet) {
     return number;
 }
 
-// Nearly every flow: nothing has ended, so that it is nowhere, and there is room in its first bucket, or else
-// in its second. What account_flow() comes to then.
+// Nearly every flow: it was looked for and is nowhere, and there is room in its first bucket, or else in its
+// second. What account_flow() comes to then.
 std::uint32_t FlowTable::State::make_in_bucket(const ClassifiedPacket& packet, std::uint64_t position) {
     TableBucket& bucket = buckets[(position & slot_mask) / FLOW_PROBES];
     const unsigned room = tags_equal_to(bucket, FLOW_FREE);
-    if (UNLIKELY(any_freed) || UNLIKELY(tunnelled) || UNLIKELY(any_outer) || UNLIKELY(room == 0) ||
-        UNLIKELY(entries_used == entries_max))
+    if (UNLIKELY(tunnelled) || UNLIKELY(any_outer) || UNLIKELY(room == 0) || UNLIKELY(entries_full()))
         return no_entry;
     // The first one from the hash position on, round to the bucket's start.
     const unsigned start = position % FLOW_PROBES;
     const unsigned turned = room >> start | room << (FLOW_PROBES - start);
     const std::uint32_t at = (start + static_cast<std::uint32_t>(std::countr_zero(turned))) % FLOW_PROBES;
-    const std::uint32_t number = unused_entry();
+    const std::uint32_t number = take_entry();
     const __u32 tag = flow_tag(packet.hash);
     const flow_packet counted = {
         1, packet.ip_bytes, packet.ifindex, packet.direction, packet.tcp_flags, packet.is_answer, 0};

@@ -69,8 +69,13 @@ struct TablePlatform {
     [[nodiscard]] bool entries_full() const noexcept {
         return free_entries.empty() && entries_used == entries_max;
     }
-    // The number of an entry that was never used; there is one.
-    [[nodiscard]] __u32 unused_entry() noexcept {
+    // The number of an entry that no flow has; there is one.
+    [[nodiscard]] __u32 take_entry() noexcept {
+        if (!free_entries.empty()) {
+            const __u32 number = free_entries.back();
+            free_entries.pop_back();
+            return number;
+        }
         constexpr __u32 together = 2048;  // 256 KiB
         if (UNLIKELY(entries_used % together == 0)) entries.populate(entries_used, together);
         return entries_used++;
@@ -117,14 +122,8 @@ DATAPATH_INLINE void platform_tag_taken(platform_ctx ctx, __u32 slot, __u32 tag)
 DATAPATH_INLINE struct flow_entry* platform_flow(platform_ctx ctx, __u32 slot) {
     __u32& number = ctx->entry_at(slot);
     if (ctx->tag_at(slot) == FLOW_FREE) {
-        if (UNLIKELY(!ctx->free_entries.empty())) {
-            number = ctx->free_entries.back();
-            ctx->free_entries.pop_back();
-        } else if (LIKELY(ctx->entries_used < ctx->entries_max)) {
-            number = ctx->unused_entry();
-        } else {
-            return nullptr;
-        }
+        if (UNLIKELY(ctx->entries_full())) return nullptr;
+        number = ctx->take_entry();
     }
     return &ctx->entries[number];
 }
