@@ -300,7 +300,7 @@ std::array<std::uint32_t, chunk_max> FlowTable::State::look_ahead(
         if (likely[i] != no_entry)
             prefetch(likely[i]);
         else if (UNLIKELY(may_be_elsewhere(chunk[i]->hash)))
-            __builtin_prefetch(&buckets[(chunk[i]->hash >> 20 & slot_mask) / FLOW_PROBES], 1);
+            prefetch_bucket(*this, chunk[i]->hash >> 20);
     }
     return likely;
 }
@@ -414,7 +414,7 @@ std::uint32_t FlowTable::State::classify_chunk(std::span<const PacketInput> pack
             if (LIKELY(tuple->entry < entries_used))
                 prefetch(tuple->entry);
             else
-                __builtin_prefetch(&buckets[(tuple->hash & slot_mask) / FLOW_PROBES], 1);
+                prefetch_bucket(*this, tuple->hash);
             continue;
         }
         // A known tuple stays where it is until the chunk is done with it. And where tuples are ever new,

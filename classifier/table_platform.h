@@ -171,7 +171,7 @@ DATAPATH_INLINE struct section_state* platform_section(platform_ctx ctx) {
 
 namespace egresswatch {
 
-constexpr std::uint32_t no_entry = 0xffffffff;
+constexpr std::uint32_t no_entry = KnownTuple::no_entry;
 
 // What the flow table needs of a packet. 80 bytes: it may cross from one core to another.
 struct ClassifiedPacket {

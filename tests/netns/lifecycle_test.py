@@ -14,8 +14,8 @@ import time
 from datetime import datetime
 
 from case import SiteCase, main
-from scenes import MIB, grown
-from world import HOST4, SINK, WORLD, run, wait_for
+from scenes import CN_UDP, MIB, grown
+from world import HOST4, SINK, UDP_SINK, WORLD, run, wait_for
 
 
 class Lifecycle(SiteCase):
@@ -192,6 +192,26 @@ class NewInterfaces(SiteCase):
         site.run_in("host", "ip", "link", "del", "late0")
         wait_for("late0 to go", 3, lambda: not site.hook("late0"))
         self.assertIsNone(site.daemon.poll(), "the daemon lives on")
+
+
+class Timeouts(SiteCase):
+    settings = "idle_timeout: 4s\nclosed_timeout: 1s\n"
+
+    def ended(self, remote, port, **options):
+        """Seconds from the end of the sending to the record of the flow's end."""
+        self.site.traffic("host", "send", remote, port, 1 * MIB, **options).wait()
+        since = time.monotonic()
+        wait_for("the flow's end", 20, lambda: any(r["ended"] and r["flow"]["remote"] == remote
+                                                   for r in self.site.journal("flow")))
+        return time.monotonic() - since
+
+    def test_the_timeouts_of_the_configuration_end_flows(self):
+        """Without them they would be a minute and 5 s."""
+        closed = self.ended(WORLD["CN"][0], SINK)
+        idle = self.ended(CN_UDP, UDP_SINK, udp=True)
+        self.assertLess(closed, 4, "a connection that both ends closed")
+        self.assertGreater(idle, 3, "datagrams that ceased")
+        self.assertLess(idle, 12)
 
 
 if __name__ == "__main__":
