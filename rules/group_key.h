@@ -30,10 +30,13 @@ struct GroupKey {
 
     // In words: for every update of a flow.
     bool operator==(const GroupKey& other) const noexcept {
-        std::array<std::uint64_t, 5> a, b;
-        std::memcpy(a.data(), this, sizeof a);
-        std::memcpy(b.data(), &other, sizeof b);
-        return ((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4])) == 0;
+        const auto differ = [&](std::size_t word) {
+            std::uint64_t a, b;
+            std::memcpy(&a, reinterpret_cast<const char*>(this) + word * sizeof a, sizeof a);
+            std::memcpy(&b, reinterpret_cast<const char*>(&other) + word * sizeof b, sizeof b);
+            return a ^ b;
+        };
+        return (differ(0) | differ(1) | differ(2) | differ(3) | differ(4)) == 0;
     }
 };
 static_assert(sizeof(GroupKey) == 40, "hashed as five words: no padding");

@@ -1,20 +1,24 @@
 // rules/group_store.h - what a rule remembers of each group, bounded in memory. Internal to rules/.
 // SPDX-License-Identifier: Apache-2.0
 //
-// One store for every kind of rule: a hash table over slots that lie in blocks, and a list of them by
+// One store for every kind of rule: a hash table over slots that lie side by side, and a list of them by
 // activity. At a limit the group with the oldest activity goes, and is counted. No order of the table reaches
 // the outside. A slot stays where it is, and has a number.
-// Cost: one probe of the table and one slot of two cache lines, when cold; memory is taken a block at a time,
-// never per group, and none is given back and taken anew while a store grows.
+// Cost: one probe of the table and one slot of two cache lines, when cold. A store has address space for as
+// many groups as it may ever hold, from its first group on; memory it takes as it grows, never per group, and
+// gives none back while it lives.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <new>
 #include <utility>
-#include <vector>
 
+#include "classifier/zeroed_array.h"
 #include "rules/group_key.h"
 
 namespace egresswatch::rules {
@@ -34,13 +38,63 @@ inline void prefetch(const void* address) noexcept {
     asm volatile("");
 }
 
-// Payload: default-constructible; cells() is what it holds of the budget.
-template <typename Payload>
-class GroupStore {
+// Where the groups of a store are: enough to fetch one from memory, whatever is remembered of it.
+class GroupPlaces {
 public:
     using Number = std::uint32_t;
-    static constexpr Number none = std::numeric_limits<Number>::max();
+    static constexpr Number none = 0;  // so that memory of zeros is a table without entries
 
+    GroupPlaces(const GroupPlaces&) = delete;
+    GroupPlaces& operator=(const GroupPlaces&) = delete;
+
+    // Of a group that is going to be looked for: first what says where it is, and when that has come, itself.
+    void prefetch(std::uint64_t hash) const noexcept { rules::prefetch(&table_[tag_of(hash) & mask_]); }
+    void prefetch_slot(std::uint64_t hash) const noexcept {
+        const std::uint32_t tag = tag_of(hash);
+        for (std::size_t place = tag & mask_; table_[place].number != none; place = (place + 1) & mask_)
+            if (table_[place].tag == tag) return prefetch_lines(slots_ + table_[place].number * slot_bytes_);
+    }
+
+protected:
+    struct Entry {
+        std::uint32_t tag;
+        Number number;
+    };
+
+    explicit GroupPlaces(std::size_t slot_bytes) noexcept : slot_bytes_(slot_bytes) {}
+    ~GroupPlaces() = default;
+
+    // Address space for all that a store may come to hold: the table, which grows in place, and the slots.
+    // Most stores hold little: what comes first is in small pages, ...
+    [[nodiscard]] static ZeroedArray<std::byte> address_space(std::size_t bytes);
+    // ... until the table is as large as it gets: every search of a large store is a page of its own.
+    static void gather(ZeroedArray<std::byte>& memory) noexcept;
+    // Of the table when it is largest; it is at most half full.
+    [[nodiscard]] static std::size_t entries_for(std::size_t groups) noexcept {
+        return std::max(entries_min, std::bit_ceil(2 * groups));
+    }
+
+    // The half of the hash that also says where an entry belongs: moving entries touches no slot.
+    static std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
+    void prefetch_lines(const std::byte* slot) const noexcept {
+        for (std::size_t line = 0; line < slot_bytes_; line += 64) rules::prefetch(slot + line);
+        rules::prefetch(slot + slot_bytes_ - 1);
+    }
+
+    static constexpr std::size_t entries_min = 64;
+    // Stands for the table as long as there is none: every search asks it, none finds anything.
+    static inline Entry nothing_{};
+
+    Entry* table_ = &nothing_;
+    std::size_t mask_ = 0;
+    std::byte* slots_ = nullptr;
+    std::size_t slot_bytes_;
+};
+
+// Payload: default-constructible; cells() is what it holds of the budget.
+template <typename Payload>
+class GroupStore : public GroupPlaces {
+public:
     struct Slot {
         GroupKey key;
         std::int64_t activity = never_active;
@@ -53,35 +107,25 @@ public:
         [[nodiscard]] bool is_new() const noexcept { return activity == never_active; }
     };
 
-    GroupStore(std::size_t groups_max, WindowBudget& budget) : groups_max_(groups_max), budget_(&budget) {}
+    GroupStore(std::size_t groups_max, WindowBudget& budget)
+        : GroupPlaces(sizeof(Slot)), groups_max_(groups_max), budget_(&budget) {}
     ~GroupStore() {
-        for (Number next = oldest_; next != none; next = at(next).newer)
-            budget_->cells -= at(next).payload.cells();
+        for (Number number = 1; number <= slots_used_; ++number) {
+            budget_->cells -= at(number).payload.cells();
+            std::destroy_at(&at(number));
+        }
         budget_->groups -= count_;
     }
-    GroupStore(const GroupStore&) = delete;
-    GroupStore& operator=(const GroupStore&) = delete;
 
-    // Of a group that is going to be looked for: first what says where it is, and when that has come, itself.
-    void prefetch(std::uint64_t hash) const noexcept {
-        if (!table_.empty()) rules::prefetch(&table_[tag_of(hash) & mask_]);
-    }
-    void prefetch_slot(std::uint64_t hash) const noexcept {
-        if (table_.empty()) return;
-        const std::uint32_t tag = tag_of(hash);
-        for (std::size_t place = tag & mask_; table_[place].number != none; place = (place + 1) & mask_)
-            if (table_[place].tag == tag) return prefetch_lines(at(table_[place].number));
-    }
     [[nodiscard]] const Slot* find(const GroupKey& key, std::uint64_t hash) const noexcept {
-        return table_.empty() ? nullptr : slot_in(probe(key, tag_of(hash)));
+        const Number known = table_[probe(key, tag_of(hash))].number;
+        return known != none ? &at(known) : nullptr;
     }
     [[nodiscard]] Slot* find(const GroupKey& key, std::uint64_t hash) noexcept {
         return const_cast<Slot*>(std::as_const(*this).find(key, hash));
     }
     // Where there is no room for one more, the group with the oldest activity gives its slot.
     Slot& find_or_make(const GroupKey& key, std::uint64_t hash) {
-        if (table_.empty()) [[unlikely]]
-            grow();
         const std::uint32_t tag = tag_of(hash);
         const std::size_t place = probe(key, tag);
         const Number known = table_[place].number;
@@ -125,23 +169,13 @@ public:
     }
 
 private:
-    struct Entry {
-        std::uint32_t tag = 0;
-        Number number = none;
-    };
     static constexpr std::int64_t never_active = std::numeric_limits<std::int64_t>::min();
-    static constexpr Number block_slots = 64;
 
-    // The half of the hash that also says where an entry belongs: moving entries touches no slot.
-    static std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
     [[nodiscard]] Slot& at(Number number) noexcept {
-        return blocks_[number / block_slots][number % block_slots];
+        return *std::launder(reinterpret_cast<Slot*>(slots_ + number * sizeof(Slot)));
     }
     [[nodiscard]] const Slot& at(Number number) const noexcept {
-        return blocks_[number / block_slots][number % block_slots];
-    }
-    [[nodiscard]] const Slot* slot_in(std::size_t place) const noexcept {
-        return table_[place].number == none ? nullptr : &at(table_[place].number);
+        return *std::launder(reinterpret_cast<const Slot*>(slots_ + number * sizeof(Slot)));
     }
     // The place of the group, or the one where its entry would be put.
     [[nodiscard]] std::size_t probe(const GroupKey& key, std::uint32_t tag) const noexcept {
@@ -169,7 +203,7 @@ private:
             prefetch_oldest();
             place = free_place(tag);  // there may be one nearer now
         } else {
-            if (2 * (count_ + 1) > table_.size()) {
+            if (2 * (count_ + 1) > mask_ + 1) {
                 grow();
                 place = free_place(tag);
             }
@@ -189,10 +223,10 @@ private:
             free_ = slot.newer;
             return slot;
         }
-        if (slots_ % block_slots == 0) blocks_.push_back(std::make_unique<Slot[]>(block_slots));
-        const Number number = slots_++;
-        at(number).number = number;
-        return at(number);
+        const Number number = ++slots_used_;
+        Slot* made = std::construct_at(reinterpret_cast<Slot*>(slots_ + number * sizeof(Slot)));
+        made->number = number;
+        return *made;
     }
     // Its group goes; the slot is in no list.
     void empty(Slot& slot) {
@@ -203,17 +237,12 @@ private:
         slot.activity = never_active;
     }
 
-    static void prefetch_lines(const Slot& slot) noexcept {
-        const auto* first = reinterpret_cast<const std::byte*>(&slot);
-        for (std::size_t line = 0; line < sizeof(Slot); line += 64) rules::prefetch(first + line);
-        rules::prefetch(first + sizeof(Slot) - 1);
-    }
     // Where one group was evicted the next will be: what that touches, and it is the only one that knows.
     void prefetch_oldest() const noexcept {
         if (oldest_ == none) return;
         const Slot& next = at(oldest_);
         rules::prefetch(&table_[next.tag & mask_]);
-        if (next.newer != none) prefetch_lines(at(next.newer));
+        if (next.newer != none) prefetch_lines(slots_ + next.newer * sizeof(Slot));
     }
     // Closes the gap behind it: linear probing without tombstones (Knuth, TAOCP volume 3, algorithm 6.4 R).
     void take_out(const Slot& slot) {
@@ -225,14 +254,22 @@ private:
             table_[gap] = table_[next];
             gap = next;
         }
-        table_[gap] = {};
+        table_[gap] = Entry{};
     }
     [[gnu::noinline]] void grow() {
-        constexpr std::size_t smallest = 64;
-        table_.assign(table_.empty() ? smallest : 2 * table_.size(), Entry{});
-        mask_ = table_.size() - 1;
+        const std::size_t entries = slots_ == nullptr ? entries_min : 2 * (mask_ + 1);
+        if (slots_ == nullptr) reserve();
+        mask_ = entries - 1;
+        std::fill_n(table_, entries, Entry{});
         for (Number next = oldest_; next != none; next = at(next).newer)
             table_[free_place(at(next).tag)] = {at(next).tag, next};
+        if (entries == entries_for(groups_max_)) gather(memory_);
+    }
+    void reserve() {
+        const std::size_t table_bytes = entries_for(groups_max_) * sizeof(Entry);
+        memory_ = address_space(table_bytes + (std::max<std::size_t>(groups_max_, 1) + 1) * sizeof(Slot));
+        table_ = reinterpret_cast<Entry*>(memory_.data());
+        slots_ = memory_.data() + table_bytes;
     }
     void unlink(const Slot& slot) noexcept {
         (slot.older != none ? at(slot.older).newer : oldest_) = slot.newer;
@@ -247,11 +284,9 @@ private:
 
     std::size_t groups_max_;
     WindowBudget* budget_;
-    std::vector<Entry> table_;  // a power of two, at most half full
-    std::size_t mask_ = 0;
-    std::vector<std::unique_ptr<Slot[]>> blocks_;
-    Number slots_ = 0;    // ever used
-    Number free_ = none;  // linked by `newer`
+    ZeroedArray<std::byte> memory_;  // table_, a power of two of entries, and behind it slots_
+    Number slots_used_ = 0;          // ever; numbers begin at 1
+    Number free_ = none;             // linked by `newer`
     Number oldest_ = none;
     Number newest_ = none;
     std::size_t count_ = 0;
