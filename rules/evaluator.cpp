@@ -111,9 +111,14 @@ void Evaluator::State::make_briefs() {
         const std::uint32_t key =
             keys.emplace(rule.by, static_cast<std::uint32_t>(keys.size())).first->second;
         briefs.push_back(
-            {rules[i].get(), &rule, key, rules[i]->group_by.is_known_ahead(),
+            {rules[i].get(),
+             &rule,
+             rules[i]->places(),
+             key,
+             rules[i]->group_by.is_known_ahead(),
              rule.exceptions.empty() && (rule.by.empty() || std::ranges::any_of(rule.by, is_given)),
-             rule.counts_inbound, rule.counts_names});
+             rule.counts_names,
+             {!rule.counts_names && rule.counts_inbound, !rule.counts_names}});
     }
     for (Prepared& one : prepared) {
         one.keys.assign(keys.size(), {});
@@ -121,29 +126,27 @@ void Evaluator::State::make_briefs() {
     }
 }
 
-void Evaluator::State::prepare_counted(Prepared& out) {
-    const FlowUpdate& update = *out.update;
-    const ClassInfo& info = *out.info;
-    const Plan::OfClass& of_class = plan.of_class(update.key.class_id, info);
-    if (of_class.idle) return;
+void Evaluator::State::prepare(Prepared& out, const FlowUpdate& update, const Plan::OfClass& of_class) {
+    out.update = &update;
     out.of_class = &of_class;
     out.number = ++prepared_count;
+    out.outbound = is_outbound(update);
     out.bits = flow_bits(update);
     out.left.clear();
     for (const Plan::Candidate& candidate : of_class.rules.any) {
         // Whether an entry allows it is found out at its turn.
         if ((out.bits & ~(candidate.residue.bits | allowed_bits)) != 0) continue;
         const Brief& rule = briefs[candidate.index];
-        if ((!out.outbound && !rule.counts_inbound) || rule.counts_names) continue;
+        if (!rule.counts[out.outbound]) continue;
         out.left.push_back(candidate);
         if (!rule.key_ahead) continue;
         KeyAndHash& group = out.keys[rule.key];
         if (group.made_for != out.number) {
             group.made_for = out.number;
-            group.key = rule.state->group_by.key_ahead(update, info);
+            rule.state->group_by.set_key_ahead(group.key, update, of_class.info);
             group.hash = hash(group.key);
         }
-        rule.state->prefetch(group.hash);
+        if (rule.groups != nullptr) rule.groups->prefetch(group.hash);
     }
 }
 
@@ -283,11 +286,12 @@ std::uint64_t Evaluator::State::take_turn(Prepared& told, const FlowFacts& facts
 std::uint64_t Evaluator::State::count_all(Prepared& told, const FlowUpdate& update, const FlowFacts& facts,
                                           std::vector<Finding>& out) {
     const Plan::OfClass& of_class = *told.of_class;
-    Subject flow = subject(update, *told.info, std::min(sane(update.last_seen), reached), facts, told.bits);
+    Subject flow =
+        subject(update, of_class.info, std::min(sane(update.last_seen), reached), facts, told.bits);
     const int entry = told.outbound ? cover(of_class, flow, out) : covering_entry(of_class, flow);
     flow.set_allowed(entry >= 0);
     const auto candidates = plan.rules(of_class, told.left, flow, some_rules);
-    std::uint64_t missing = until_ceiling(entry);
+    std::uint64_t missing = entry < 0 ? never : until_ceiling(entry);
     if (candidates.empty() && of_class.rules.any.empty()) return missing;
     counters.ahead += update.last_seen > reached ? 1 : 0;
     const bool is_prepared = candidates.data() == told.left.data();
@@ -295,10 +299,10 @@ std::uint64_t Evaluator::State::count_all(Prepared& told, const FlowUpdate& upda
     counting.clear();
     for (const Plan::Candidate& candidate : candidates) {
         const Brief& rule = briefs[candidate.index];
-        if ((!told.outbound && !rule.counts_inbound) || rule.counts_names || !counts(candidate, flow))
-            continue;
+        if (!rule.counts[told.outbound] || !counts(candidate, flow)) continue;
         counting.push_back(candidate.index);
-        if (!is_prepared || !rule.key_ahead) rule.state->prefetch(key(rule, told, flow).hash);
+        if ((!is_prepared || !rule.key_ahead) && rule.groups != nullptr)
+            rule.groups->prefetch(key(rule, told, flow).hash);
     }
     for (const std::uint32_t index : counting) count(index, told, flow, entry, missing, out);
     return missing;
@@ -309,33 +313,38 @@ std::uint64_t Evaluator::evaluate(const FlowUpdate& update, const ClassInfo& inf
     State& state = *state_;
     ++state.counters.updates;
     state.reached = std::max(state.reached, sane(now));
+    if (!state.may_count(update)) return never;
+    const Plan::OfClass& of_class = state.plan.of_class(update.key.class_id, info);
+    if (of_class.idle) return never;
     State::Prepared& told = state.prepared.front();
-    state.prepare(told, update, info);
-    return told.of_class == nullptr ? never : state.take_turn(told, facts, out);
+    state.prepare(told, update, of_class);
+    return state.take_turn(told, facts, out);
 }
 
 void Evaluator::evaluate(std::span<const FlowUpdate> updates, Timestamp now, std::vector<Finding>& out,
                          BatchHandler& handler) {
     State& state = *state_;
     state.reached = std::max(state.reached, sane(now));
+    ++state.batch;
     for (std::span<const FlowUpdate> left = updates; !left.empty();) {
         const auto some = left.first(std::min(left.size(), State::together));
         left = left.subspan(some.size());
-        // Flows of which everything is told already, and that end: often many together.
-        if (!std::ranges::any_of(some, [&](const FlowUpdate& update) { return state.may_count(update); })) {
-            state.counters.updates += some.size();
-            for (const FlowUpdate& update : some) handler.evaluated(update, handler.info_of(update), never);
-            continue;
+        state.counters.updates += some.size();
+        // Of most updates nothing is asked: they are of the home region, or all of them is told already.
+        State::Prepared* const first = state.prepared.data();
+        State::Prepared* last = first;
+        for (const FlowUpdate& update : some) {
+            if (!state.may_count(update)) continue;
+            const Plan::OfClass& of_class = state.of_class(update, handler);
+            if (!of_class.idle) state.prepare(*last++, update, of_class);
         }
-        for (std::size_t i = 0; i < some.size(); ++i)
-            state.prepare(state.prepared[i], some[i], handler.info_of(some[i]));
-        for (std::size_t i = 0; i < some.size(); ++i) state.prefetch_slots(state.prepared[i]);
-        for (std::size_t i = 0; i < some.size(); ++i) {
-            State::Prepared& told = state.prepared[i];
-            ++state.counters.updates;
-            const std::uint64_t missing =
-                told.of_class == nullptr ? never : state.take_turn(told, handler.facts_of(some[i]), out);
-            handler.evaluated(some[i], *told.info, missing);
+        for (const State::Prepared* next = first; next != last; ++next) state.expect_groups(*next);
+        State::Prepared* next = first;
+        for (const FlowUpdate& update : some) {
+            std::uint64_t missing = never;
+            if (next != last && next->update == &update)
+                missing = state.take_turn(*next++, handler.facts_of(update), out);
+            handler.evaluated(update, missing);
         }
     }
 }

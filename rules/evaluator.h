@@ -93,12 +93,12 @@ struct EvaluatorCounters {
 class BatchHandler {
 public:
     virtual ~BatchHandler() = default;
-    // Before its turn, so for several before the first is told. It stays where it is.
+    // Of its class: the same for all of a batch that are of it, and asked once for them, before their turn.
     [[nodiscard]] virtual const ClassInfo& info_of(const FlowUpdate& update) = 0;
     // At its turn, where a rule or an entry can look at it; lives until evaluated().
     [[nodiscard]] virtual const FlowFacts& facts_of(const FlowUpdate& update) = 0;
     // `missing` as Evaluator::evaluate() answers it.
-    virtual void evaluated(const FlowUpdate& update, const ClassInfo& info, std::uint64_t missing) = 0;
+    virtual void evaluated(const FlowUpdate& update, std::uint64_t missing) = 0;
 };
 
 class Evaluator {

@@ -34,22 +34,27 @@ struct Evaluator::State {
     struct Brief {
         RuleState* state;
         const Rule* rule;
-        std::uint32_t key;  // index into Prepared::keys
-        bool key_ahead;     // headers and class are all of its key
-        bool plain;         // every flow has a group, and none is excused
-        bool counts_inbound;
+        GroupPlaces* groups;  // that it counts in; null: none
+        std::uint32_t key;    // index into Prepared::keys
+        bool key_ahead;       // headers and class are all of its key
+        bool plain;           // every flow has a group, and none is excused
         bool counts_names;
+        std::array<bool, 2> counts;  // updates with nothing out, and with something
     };
     // An update before its turn: what nothing before it can change.
     struct Prepared {
         const FlowUpdate* update = nullptr;
-        const ClassInfo* info = nullptr;
-        const Plan::OfClass* of_class = nullptr;  // null: nothing looks at it
-        std::uint64_t number = 0;                 // of all that were prepared
+        const Plan::OfClass* of_class = nullptr;
+        std::uint64_t number = 0;  // of all that were prepared
         bool outbound = false;
         FlowBits bits = 0;                  // as long as no entry allows it
         std::vector<Plan::Candidate> left;  // of the class, that may count it
         std::vector<KeyAndHash> keys;
+    };
+    // What a class can match, as it was found for one of a batch.
+    struct OfBatch {
+        std::uint64_t batch = 0;
+        const Plan::OfClass* of_class = nullptr;
     };
     // So many updates are prepared before the first of them has its turn: what they touch is on its way from
     // memory meanwhile.
@@ -70,13 +75,16 @@ struct Evaluator::State {
         const PrefixIndex& index = policy->prefix_index();
         return {flow, info, facts, at, index, index.empty() ? 0 : index.find(flow.remote()), around, bits};
     }
-    void prepare(Prepared& out, const FlowUpdate& update, const ClassInfo& info) {
-        out.update = &update;
-        out.info = &info;
-        out.of_class = nullptr;
-        out.outbound = is_outbound(update);
-        if (may_count(update)) prepare_counted(out);
+    // What the update's class can match; asks for its meaning once in a batch.
+    const Plan::OfClass& of_class(const FlowUpdate& update, BatchHandler& handler) {
+        const std::uint16_t id = update.key.class_id;
+        if (id >= of_batch.size()) [[unlikely]]
+            of_batch.resize(std::size_t{id} + 1);
+        OfBatch& known = of_batch[id];
+        if (known.batch != batch) known = {batch, &plan.of_class(id, handler.info_of(update))};
+        return *known.of_class;
     }
+    void prepare(Prepared& out, const FlowUpdate& update, const Plan::OfClass& of_class);
     [[nodiscard]] static bool is_outbound(const FlowUpdate& update) noexcept {
         return (update.delta.bytes_out | update.delta.packets_out) != 0;
     }
@@ -84,12 +92,10 @@ struct Evaluator::State {
     [[nodiscard]] bool may_count(const FlowUpdate& update) const noexcept {
         return is_outbound(update) || counts_inbound;
     }
-    void prepare_counted(Prepared& out);
-    void prefetch_slots(const Prepared& update) const {
-        if (update.of_class == nullptr) return;
+    void expect_groups(const Prepared& update) {
         for (const Plan::Candidate& candidate : update.left) {
             const Brief& rule = briefs[candidate.index];
-            if (rule.key_ahead) rule.state->prefetch_slot(update.keys[rule.key].hash);
+            if (rule.key_ahead && rule.groups != nullptr) rule.groups->expect(update.keys[rule.key].hash);
         }
     }
     std::uint64_t take_turn(Prepared& told, const FlowFacts& facts, std::vector<Finding>& out);
@@ -147,6 +153,8 @@ struct Evaluator::State {
     std::vector<Brief> briefs;                             // as policy->rules
     std::array<Prepared, together> prepared;               // by turns
     std::uint64_t prepared_count = 0;
+    std::vector<OfBatch> of_batch;  // by class id
+    std::uint64_t batch = 0;
     Hit hit;                                            // of the group that count() found full
     std::vector<std::vector<std::uint32_t>> sequences;  // that a rule is a part of
     bool counts_inbound = false;                        // some rule counts what comes in

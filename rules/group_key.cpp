@@ -15,26 +15,6 @@ namespace egresswatch::rules {
 
 namespace {
 
-constexpr std::uint8_t whole_address = 255;
-
-// An address without the bits behind remote_prefix: for every update of a flow, so in words.
-struct Words {
-    std::uint64_t first, second;
-};
-
-constexpr Words kept_bits(unsigned bits) {
-    std::array<std::uint8_t, 16> bytes{};
-    for (unsigned i = 0; i < bits / 8; ++i) bytes[i] = 0xff;
-    return std::bit_cast<Words>(bytes);
-}
-
-constexpr bool is_mapped(const Words& address) {
-    constexpr auto start = std::bit_cast<Words>(
-        std::array<std::uint8_t, 16>{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0});
-    constexpr Words mask = kept_bits(96);
-    return address.first == 0 && (address.second & mask.second) == start.second;
-}
-
 Prefix network_of(const Address& remote) {
     return Prefix::containing(
         remote, remote.is_ipv4() ? limits::remote_prefix_length4 : limits::remote_prefix_length6);
@@ -113,32 +93,6 @@ KeyPlan::KeyPlan(std::span<const Field> by) {
         }
     }
     if ((parts_ & remote) != 0) parts_ &= ~std::uint32_t{remote_prefix};  // the address says it already
-}
-
-GroupKey KeyPlan::key_ahead(const FlowUpdate& flow, const ClassInfo& info) const noexcept {
-    GroupKey key;
-    if ((parts_ & remote) != 0) {
-        std::memcpy(key.base.bytes.data(), flow.key.remote_addr, sizeof flow.key.remote_addr);
-        key.length = whole_address;
-    }
-    if ((parts_ & remote_prefix) != 0) {
-        static_assert(limits::remote_prefix_length4 % 8 == 0 && limits::remote_prefix_length6 % 8 == 0);
-        constexpr Words kept4 = kept_bits(96 + limits::remote_prefix_length4);
-        constexpr Words kept6 = kept_bits(limits::remote_prefix_length6);
-        Words words;
-        static_assert(sizeof words == sizeof flow.key.remote_addr);
-        std::memcpy(&words, flow.key.remote_addr, sizeof words);
-        const bool ipv4 = is_mapped(words);
-        words.first &= ipv4 ? kept4.first : kept6.first;
-        words.second &= ipv4 ? kept4.second : kept6.second;
-        std::memcpy(key.base.bytes.data(), &words, sizeof words);
-        key.length = ipv4 ? limits::remote_prefix_length4 : limits::remote_prefix_length6;
-    }
-    if ((parts_ & country) != 0 && info.country.size() == 2) key.country = {info.country[0], info.country[1]};
-    if ((parts_ & port) != 0) key.port = flow.remote_port();
-    if ((parts_ & local_port) != 0) key.local_port = flow.local_port();
-    if ((parts_ & l4_proto) != 0) key.l4_proto = flow.key.l4_proto;
-    return key;
 }
 
 void KeyPlan::add_rest(GroupKey& key, const Subject& subject, GroupHash hash) const {

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <array>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -12,6 +14,7 @@
 
 #include "classifier/address.h"
 #include "rules/finding.h"
+#include "rules/limits.h"
 #include "rules/matcher.h"
 
 namespace egresswatch::rules {
@@ -28,14 +31,17 @@ struct GroupKey {
     std::uint32_t unused = 0;
     std::uint64_t text = 0;  // keyed hash of process and names
 
-    // In words: for every update of a flow.
+    // In words, and each by itself: for every update of a flow.
+    [[nodiscard]] std::uint64_t word(std::size_t index) const noexcept {
+        std::uint64_t out;
+        std::memcpy(&out, reinterpret_cast<const char*>(this) + index * sizeof out, sizeof out);
+        return out;
+    }
+    void set_word(std::size_t index, std::uint64_t value) noexcept {
+        std::memcpy(reinterpret_cast<char*>(this) + index * sizeof value, &value, sizeof value);
+    }
     bool operator==(const GroupKey& other) const noexcept {
-        const auto differ = [&](std::size_t word) {
-            std::uint64_t a, b;
-            std::memcpy(&a, reinterpret_cast<const char*>(this) + word * sizeof a, sizeof a);
-            std::memcpy(&b, reinterpret_cast<const char*>(&other) + word * sizeof b, sizeof b);
-            return a ^ b;
-        };
+        const auto differ = [&](std::size_t index) { return word(index) ^ other.word(index); };
         return (differ(0) | differ(1) | differ(2) | differ(3) | differ(4)) == 0;
     }
 };
@@ -51,15 +57,26 @@ static_assert(sizeof(GroupKey) == 40, "hashed as five words: no padding");
 struct GroupHash {
     std::uint64_t seed = 0;
     [[nodiscard]] std::size_t operator()(const GroupKey& key) const noexcept {
-        std::array<std::uint64_t, 5> words;
-        std::memcpy(words.data(), &key, sizeof key);
-        const std::uint64_t first =
-            fold(words[0] ^ seed ^ 0x243f6a8885a308d3ull, words[1] ^ 0x13198a2e03707344ull ^ (seed << 1 | 1));
-        const std::uint64_t second = fold(words[2] ^ first, words[3] ^ seed ^ 0xa4093822299f31d0ull);
-        return fold(second ^ words[4], seed ^ 0x082efa98ec4e6c89ull);
+        const std::uint64_t first = fold(key.word(0) ^ seed ^ 0x243f6a8885a308d3ull,
+                                         key.word(1) ^ 0x13198a2e03707344ull ^ (seed << 1 | 1));
+        const std::uint64_t second = fold(key.word(2) ^ first, key.word(3) ^ seed ^ 0xa4093822299f31d0ull);
+        return fold(second ^ key.word(4), seed ^ 0x082efa98ec4e6c89ull);
     }
     [[nodiscard]] std::uint64_t of_text(std::string_view text) const noexcept;
 };
+
+// An address in two words, and which bits of them lie in its first `bits`.
+using AddressWords = std::array<std::uint64_t, 2>;
+[[nodiscard]] constexpr AddressWords first_bits(unsigned bits) {
+    std::array<std::uint8_t, 16> bytes{};
+    for (unsigned i = 0; i < bits / 8; ++i) bytes[i] = 0xff;
+    return std::bit_cast<AddressWords>(bytes);
+}
+[[nodiscard]] constexpr bool is_mapped(std::uint64_t first, std::uint64_t second) {
+    constexpr auto start = std::bit_cast<AddressWords>(
+        std::array<std::uint8_t, 16>{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0});
+    return first == 0 && (second & first_bits(96)[1]) == start[1];
+}
 
 // `by`, read once: which parts of a key it wants.
 class KeyPlan {
@@ -68,13 +85,45 @@ public:
     explicit KeyPlan(std::span<const Field> by);
 
     [[nodiscard]] GroupKey key(const Subject& subject, GroupHash hash) const {
-        GroupKey out = key_ahead(subject.flow, subject.info);
+        GroupKey out;
+        set_key_ahead(out, subject.flow, subject.info);
         if (!is_known_ahead()) add_rest(out, subject, hash);
         return out;
     }
     // Whether headers and class are all of it.
     [[nodiscard]] bool is_known_ahead() const noexcept { return (parts_ & (asn | text)) == 0; }
-    [[nodiscard]] GroupKey key_ahead(const FlowUpdate& flow, const ClassInfo& info) const noexcept;
+    // In line, and written in whole words: what is read as a word soon after it was written in parts waits
+    // until they have arrived in the cache.
+    void set_key_ahead(GroupKey& key, const FlowUpdate& flow, const ClassInfo& info) const noexcept {
+        static_assert(offsetof(GroupKey, length) == 16 && offsetof(GroupKey, l4_proto) == 17 &&
+                      offsetof(GroupKey, country) == 18 && offsetof(GroupKey, port) == 24 &&
+                      offsetof(GroupKey, local_port) == 26);
+        std::uint64_t first = 0, second = 0, what = 0, ports = 0;
+        if ((parts_ & (remote | remote_prefix)) != 0) {
+            std::memcpy(&first, flow.key.remote_addr, sizeof first);
+            std::memcpy(&second, flow.key.remote_addr + sizeof first, sizeof second);
+            what = whole_address;
+        }
+        if ((parts_ & remote_prefix) != 0) {
+            constexpr AddressWords kept4 = first_bits(96 + limits::remote_prefix_length4);
+            constexpr AddressWords kept6 = first_bits(limits::remote_prefix_length6);
+            const bool ipv4 = is_mapped(first, second);
+            first &= ipv4 ? kept4[0] : kept6[0];
+            second &= ipv4 ? kept4[1] : kept6[1];
+            what = ipv4 ? limits::remote_prefix_length4 : limits::remote_prefix_length6;
+        }
+        if ((parts_ & l4_proto) != 0) what |= std::uint64_t{flow.key.l4_proto} << 8;
+        if ((parts_ & country) != 0 && info.country.size() == 2)
+            what |= std::uint64_t{static_cast<std::uint8_t>(info.country[0])} << 16 |
+                    std::uint64_t{static_cast<std::uint8_t>(info.country[1])} << 24;
+        if ((parts_ & port) != 0) ports = flow.remote_port();
+        if ((parts_ & local_port) != 0) ports |= std::uint64_t{flow.local_port()} << 16;
+        key.set_word(0, first);
+        key.set_word(1, second);
+        key.set_word(2, what);
+        key.set_word(3, ports);
+        key.set_word(4, 0);
+    }
 
 private:
     enum Part : std::uint32_t {
@@ -88,6 +137,9 @@ private:
         text = 128
     };
     void add_rest(GroupKey& key, const Subject& subject, GroupHash hash) const;
+
+    static_assert(limits::remote_prefix_length4 % 8 == 0 && limits::remote_prefix_length6 % 8 == 0);
+    static constexpr std::uint8_t whole_address = 255;
 
     std::uint32_t parts_ = 0;
     std::vector<Field> texts_;  // in their order

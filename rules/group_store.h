@@ -38,21 +38,36 @@ inline void prefetch(const void* address) noexcept {
     asm volatile("");
 }
 
-// Where the groups of a store are: enough to fetch one from memory, whatever is remembered of it.
+// Where the groups of a store are, and in which order they were active: all that is the same whatever is
+// remembered of them.
 class GroupPlaces {
 public:
     using Number = std::uint32_t;
     static constexpr Number none = 0;  // so that memory of zeros is a table without entries
 
+    // What a slot begins with.
+    struct Head {
+        GroupKey key;
+        std::int64_t activity = never_active;
+        std::uint32_t tag = 0;
+        Number number = none;  // its own
+        Number older = none;
+        Number newer = none;
+
+        [[nodiscard]] bool is_new() const noexcept { return activity == never_active; }
+    };
+
     GroupPlaces(const GroupPlaces&) = delete;
     GroupPlaces& operator=(const GroupPlaces&) = delete;
 
-    // Of a group that is going to be looked for: first what says where it is, and when that has come, itself.
-    void prefetch(std::uint64_t hash) const noexcept { rules::prefetch(&table_[tag_of(hash) & mask_]); }
-    void prefetch_slot(std::uint64_t hash) const noexcept {
+    // Of a group that is going to be looked for: first what says where it is, ...
+    void prefetch(std::uint64_t hash) const noexcept { prefetch_entries(tag_of(hash)); }
+    // ... and when that has come, itself, or what has to make room for it.
+    void expect(std::uint64_t hash) noexcept {
         const std::uint32_t tag = tag_of(hash);
         for (std::size_t place = tag & mask_; table_[place].number != none; place = (place + 1) & mask_)
-            if (table_[place].tag == tag) return prefetch_lines(slots_ + table_[place].number * slot_bytes_);
+            if (table_[place].tag == tag) return prefetch_slot(table_[place].number);
+        if (is_full()) expect_eviction();
     }
 
 protected:
@@ -61,7 +76,8 @@ protected:
         Number number;
     };
 
-    explicit GroupPlaces(std::size_t slot_bytes) noexcept : slot_bytes_(slot_bytes) {}
+    GroupPlaces(std::size_t slot_bytes, std::size_t groups_max, WindowBudget& budget) noexcept
+        : slot_bytes_(slot_bytes), groups_max_(groups_max), budget_(&budget) {}
     ~GroupPlaces() = default;
 
     // Address space for all that a store may come to hold: the table, which grows in place, and the slots.
@@ -76,12 +92,41 @@ protected:
 
     // The half of the hash that also says where an entry belongs: moving entries touches no slot.
     static std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
-    void prefetch_lines(const std::byte* slot) const noexcept {
+    [[nodiscard]] bool is_full() const noexcept {
+        return count_ >= groups_max_ || budget_->groups >= budget_->groups_max;
+    }
+    // Where an entry is, or not far behind: that may be in the next line.
+    void prefetch_entries(std::uint32_t tag) const noexcept {
+        const Entry* home = &table_[tag & mask_];
+        rules::prefetch(home);
+        rules::prefetch(home + 3);
+    }
+    void prefetch_slot(Number number) const noexcept {
+        const std::byte* slot = slots_ + number * slot_bytes_;
         for (std::size_t line = 0; line < slot_bytes_; line += 64) rules::prefetch(slot + line);
         rules::prefetch(slot + slot_bytes_ - 1);
     }
+    // One group more is going to be evicted than was expected so far: where its entry is, and the one after
+    // it. Not all that is expected comes to pass: then it begins anew with the oldest.
+    void expect_eviction() noexcept {
+        if (next_out_ == none || ++expected_ > expected_max) {
+            expected_ = 1;
+            next_out_ = oldest_;
+            if (next_out_ == none) return;
+        }
+        const auto& out = *std::launder(reinterpret_cast<const Head*>(slots_ + next_out_ * slot_bytes_));
+        prefetch_entries(out.tag);
+        next_out_ = out.newer;
+        // The order in which they were made is where most of them are: so further ahead than links say.
+        const std::size_t later = out.number + slots_ahead;
+        prefetch_slot(static_cast<Number>(later <= count_ ? later : later - count_));
+        if (next_out_ != none) prefetch_slot(next_out_);
+    }
 
+    static constexpr std::int64_t never_active = std::numeric_limits<std::int64_t>::min();
     static constexpr std::size_t entries_min = 64;
+    static constexpr std::size_t slots_ahead = 8;
+    static constexpr std::uint32_t expected_max = 32;  // as a batch expects, and some
     // Stands for the table as long as there is none: every search asks it, none finds anything.
     static inline Entry nothing_{};
 
@@ -89,26 +134,25 @@ protected:
     std::size_t mask_ = 0;
     std::byte* slots_ = nullptr;
     std::size_t slot_bytes_;
+    std::size_t groups_max_;
+    WindowBudget* budget_;
+    std::size_t count_ = 0;
+    Number oldest_ = none;
+    Number newest_ = none;
+    Number next_out_ = none;      // the oldest of which eviction is not expected yet
+    std::uint32_t expected_ = 0;  // evictions
 };
 
 // Payload: default-constructible; cells() is what it holds of the budget.
 template <typename Payload>
 class GroupStore : public GroupPlaces {
 public:
-    struct Slot {
-        GroupKey key;
-        std::int64_t activity = never_active;
-        std::uint32_t tag = 0;
-        Number number = none;  // its own
-        Number older = none;
-        Number newer = none;
+    struct Slot : Head {
         Payload payload{};
-
-        [[nodiscard]] bool is_new() const noexcept { return activity == never_active; }
     };
 
     GroupStore(std::size_t groups_max, WindowBudget& budget)
-        : GroupPlaces(sizeof(Slot)), groups_max_(groups_max), budget_(&budget) {}
+        : GroupPlaces(sizeof(Slot), groups_max, budget) {}
     ~GroupStore() {
         for (Number number = 1; number <= slots_used_; ++number) {
             budget_->cells -= at(number).payload.cells();
@@ -169,8 +213,6 @@ public:
     }
 
 private:
-    static constexpr std::int64_t never_active = std::numeric_limits<std::int64_t>::min();
-
     [[nodiscard]] Slot& at(Number number) noexcept {
         return *std::launder(reinterpret_cast<Slot*>(slots_ + number * sizeof(Slot)));
     }
@@ -194,13 +236,12 @@ private:
                budget_->cells > budget_->cells_max;
     }
     [[gnu::noinline]] Slot& make(const GroupKey& key, std::uint32_t tag, std::size_t place) {
-        const bool is_full = count_ >= groups_max_ || budget_->groups >= budget_->groups_max;
         Slot* slot = nullptr;
-        if (is_full && oldest_ != none) {
+        if (is_full() && oldest_ != none) {
             slot = &at(oldest_);
+            if (expected_ > 0) --expected_;
             empty(*slot);
             ++evicted_;
-            prefetch_oldest();
             place = free_place(tag);  // there may be one nearer now
         } else {
             if (2 * (count_ + 1) > mask_ + 1) {
@@ -237,13 +278,6 @@ private:
         slot.activity = never_active;
     }
 
-    // Where one group was evicted the next will be: what that touches, and it is the only one that knows.
-    void prefetch_oldest() const noexcept {
-        if (oldest_ == none) return;
-        const Slot& next = at(oldest_);
-        rules::prefetch(&table_[next.tag & mask_]);
-        if (next.newer != none) prefetch_lines(slots_ + next.newer * sizeof(Slot));
-    }
     // Closes the gap behind it: linear probing without tombstones (Knuth, TAOCP volume 3, algorithm 6.4 R).
     void take_out(const Slot& slot) {
         std::size_t gap = slot.tag & mask_;
@@ -272,6 +306,7 @@ private:
         slots_ = memory_.data() + table_bytes;
     }
     void unlink(const Slot& slot) noexcept {
+        if (next_out_ == slot.number) next_out_ = slot.newer;
         (slot.older != none ? at(slot.older).newer : oldest_) = slot.newer;
         (slot.newer != none ? at(slot.newer).older : newest_) = slot.older;
     }
@@ -282,14 +317,9 @@ private:
         newest_ = slot.number;
     }
 
-    std::size_t groups_max_;
-    WindowBudget* budget_;
     ZeroedArray<std::byte> memory_;  // table_, a power of two of entries, and behind it slots_
     Number slots_used_ = 0;          // ever; numbers begin at 1
     Number free_ = none;             // linked by `newer`
-    Number oldest_ = none;
-    Number newest_ = none;
-    std::size_t count_ = 0;
     std::uint64_t evicted_ = 0;
 };
 

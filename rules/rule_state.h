@@ -35,23 +35,18 @@ public:
 
     // Counts the update in the group's window. `reached` is the packet time at which windows end; `hit` is
     // written where the rule's threshold is crossed.
-    Outcome count(const Rule& rule, const Subject& flow, const GroupKey& key, std::uint64_t hash,
-                  Timestamp reached, Hit& hit) {
+    [[gnu::always_inline]] Outcome count(const Rule& rule, const Subject& flow, const GroupKey& key,
+                                         std::uint64_t hash, Timestamp reached, Hit& hit) {
         return rule.kind == RuleKind::sum ? count_sum(rule, flow, key, hash, reached, hit)
                                           : count_other(rule, flow, key, hash, reached, hit);
     }
-    // Of a group that count() is going to be asked for: the one long before, the other shortly before.
-    void prefetch(std::uint64_t hash) const noexcept {
-        if (windows_) return windows_->prefetch(hash);
-        if (distinct_) return distinct_->prefetch(hash);
-        if (periods_) return periods_->prefetch(hash);
-        if (seen_) seen_->prefetch(hash);
-    }
-    void prefetch_slot(std::uint64_t hash) const noexcept {
-        if (windows_) return windows_->prefetch_slot(hash);
-        if (distinct_) return distinct_->prefetch_slot(hash);
-        if (periods_) return periods_->prefetch_slot(hash);
-        if (seen_) seen_->prefetch_slot(hash);
+    // Where count() looks for its groups; null: it has none.
+    [[nodiscard]] GroupPlaces* places() noexcept {
+        return windows_    ? windows_->places()
+               : distinct_ ? distinct_->places()
+               : periods_  ? periods_->places()
+               : seen_     ? seen_->places()
+                           : nullptr;
     }
     // What was reported, or counted as a repeat, is not counted again: the next crossing is new volume.
     void clear(const GroupKey& key);
@@ -119,8 +114,9 @@ private:
 }
 
 // In line: what most rules are.
-inline RuleState::Outcome RuleState::count_sum(const Rule& rule, const Subject& flow, const GroupKey& key,
-                                               std::uint64_t hash, Timestamp reached, Hit& hit) {
+[[gnu::always_inline]] inline RuleState::Outcome RuleState::count_sum(const Rule& rule, const Subject& flow,
+                                                                      const GroupKey& key, std::uint64_t hash,
+                                                                      Timestamp reached, Hit& hit) {
     const std::uint64_t amount = amount_of(rule.measure, flow.flow);
     Outcome out;
     if (amount == 0) return out;

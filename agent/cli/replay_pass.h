@@ -115,8 +115,8 @@ private:
     void on_question(const PayloadSample& sample, std::string_view name) noexcept override;
     const ClassInfo& info_of(const FlowUpdate& update) override { return class_info(update.key.class_id); }
     const rules::FlowFacts& facts_of(const FlowUpdate& update) override;
-    void evaluated(const FlowUpdate& update, const ClassInfo& info, std::uint64_t missing) override;
-    void tell(const FlowUpdate& update, const ClassInfo& info);
+    void evaluated(const FlowUpdate& update, std::uint64_t missing) override;
+    void tell(const FlowUpdate& update);
     // Of the update that is told now; null where nothing is known.
     const inspect::FlowNames* names_of(const FlowUpdate& update);
     void tell_findings(const inspect::FlowNames* names);

@@ -124,7 +124,7 @@ Evaluation::Known& Evaluation::known(const FlowUpdate& update) {
     return *known_;
 }
 
-void Evaluation::evaluated(const FlowUpdate& update, const ClassInfo& info, std::uint64_t missing) {
+void Evaluation::evaluated(const FlowUpdate& update, std::uint64_t missing) {
     counters_.updates++;
     Known& about = known(update);
     // Before anything else is done with this update: the alert is what somebody waits for.
@@ -132,6 +132,7 @@ void Evaluation::evaluated(const FlowUpdate& update, const ClassInfo& info, std:
         write_findings(&about);
         findings_.clear();
     }
+    const ClassInfo& info = info_of(update);
     if (info.kind == datapath::KIND_OUTSIDE || info.kind == datapath::KIND_UNKNOWN) {
         if (update.reason != UpdateReason::ended) ask_for_threshold(update, missing);
         if (observation_) add_to_observation(update, info, packet_time_, about);

@@ -111,7 +111,7 @@ private:
         return state_->table->class_info(update.key.class_id);
     }
     const rules::FlowFacts& facts_of(const FlowUpdate& update) override { return known(update).facts; }
-    void evaluated(const FlowUpdate& update, const ClassInfo& info, std::uint64_t missing) override;
+    void evaluated(const FlowUpdate& update, std::uint64_t missing) override;
     Known& known(const FlowUpdate& update);  // of the update whose turn it is
     void write_findings(Known* known);
     void ask_for_threshold(const FlowUpdate& update, std::uint64_t missing);

@@ -117,9 +117,7 @@ public:
     explicit Handler(const ClassInfo& info) : info_(info) {}
     const ClassInfo& info_of(const FlowUpdate&) override { return info_; }
     const rules::FlowFacts& facts_of(const FlowUpdate&) override { return facts_; }
-    void evaluated(const FlowUpdate&, const ClassInfo&, std::uint64_t missing) override {
-        least_ = std::min(least_, missing);
-    }
+    void evaluated(const FlowUpdate&, std::uint64_t missing) override { least_ = std::min(least_, missing); }
 
 private:
     const ClassInfo& info_;

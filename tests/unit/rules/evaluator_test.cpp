@@ -593,7 +593,7 @@ rules:
         std::function<void(std::uint64_t)> told;
         const ClassInfo& info_of(const FlowUpdate& update) override { return info(update); }
         const FlowFacts& facts_of(const FlowUpdate& update) override { return facts(update); }
-        void evaluated(const FlowUpdate&, const ClassInfo&, std::uint64_t missing) override { told(missing); }
+        void evaluated(const FlowUpdate&, std::uint64_t missing) override { told(missing); }
     };
     const auto batches = [&] {
         Evaluator evaluator(in_force);
