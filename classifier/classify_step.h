@@ -143,13 +143,9 @@ DATAPATH_INLINE void describe_known(const PacketInput& packet, const ReadPacket&
                        payload_offset_of(packet.bytes.data(), seen.plain), out);
 }
 
-// The long way, counting included. What it finds out of a plain packet's tuple is kept in the tuple's place,
-// unless that is `taken`. The packet's class is content.last then.
+// Of a packet whose tuple is not known, counting included. What is found out of a plain packet's tuple is
+// kept in the tuple's place, unless that is `taken`.
 void take_unknown(datapath::TablePlatform& platform, const LocalNetworks& networks, InterfaceTally& tally,
                   const PacketInput& packet, const ReadPacket& seen, KnownTuples& known, bool taken,
                   ClassifiedBatch::Content& content, ClassifiedPacket& out);
-
-// What the long way would have found of a packet whose tuple is known.
-[[nodiscard]] datapath::packet_class class_of(const PacketInput& packet, const ReadPacket& seen);
-
 }  // namespace egresswatch

@@ -42,10 +42,17 @@ DATAPATH_INLINE unsigned tags_equal_to(const TableBucket& bucket, __u32 tag) {
 }
 static_assert(FLOW_PROBES == 8);
 // flow_add() takes these by direction.
-static_assert(offsetof(flow_entry, packets_in) == offsetof(flow_entry, packets_out) + 16 &&
-              offsetof(flow_entry, bytes_out) == offsetof(flow_entry, packets_out) + 8 &&
-              offsetof(flow_entry, bytes_in) == offsetof(flow_entry, packets_in) + 8 &&
-              offsetof(flow_entry, tcp_flags_in) == offsetof(flow_entry, tcp_flags_out) + 1);
+static_assert(offsetof(flow_counts, packets_in) == offsetof(flow_counts, packets_out) + 16 &&
+              offsetof(flow_counts, bytes_out) == offsetof(flow_counts, packets_out) + 8 &&
+              offsetof(flow_counts, bytes_in) == offsetof(flow_counts, packets_in) + 8 &&
+              offsetof(flow_head, tcp_flags_in) == offsetof(flow_head, tcp_flags_out) + 1);
+
+PacketVerdict verdict_of(const packet_class& found) noexcept {
+    PacketVerdict out{
+        static_cast<outcome>(found.outcome), static_cast<direction>(found.direction), {}, found.ip_bytes};
+    if (found.walk.status == WALK_IP) make_key(&found, &out.key);
+    return out;
+}
 
 }  // namespace
 
@@ -62,14 +69,15 @@ void FlowTable::State::decide(std::span<const ClassifiedPacket*> chunk, const Un
     for (const ClassifiedPacket*& packet : chunk) {
         if (packet->kind != Kind::undecided) continue;
         const UndecidedPacket& walked = *next++;
-        last = walked.found;
-        last.direction = first_senders.sent_first(packet->hash) ? DIRECTION_OUT : DIRECTION_IN;
+        packet_class found = walked.found;
+        found.direction = first_senders.sent_first(packet->hash) ? DIRECTION_OUT : DIRECTION_IN;
         interface = walked.interface;
         if (interface >= interfaces.size()) interfaces.resize(interface + 1);
-        count_walked(this, &walked.facts, &last);
+        count_walked(this, &walked.facts, &found);
+        verdict = verdict_of(found);
         ClassifiedPacket& out = decided.emplace_back(*packet);
         flow_outer outer;
-        describe(*this, walked.facts, last, out, outer);
+        describe(*this, walked.facts, found, out, outer);
         if (out.tunnelled) decided_outers.push_back(outer);
         packet = &out;
     }
@@ -101,16 +109,33 @@ inline void FlowTable::State::remember(const ClassifiedPacket& packet, std::uint
 }
 
 void FlowTable::State::prefetch(std::uint32_t number) const noexcept {
-    const auto* entry = reinterpret_cast<const std::byte*>(&entries[number]);
-    __builtin_prefetch(entry, 1);
-    __builtin_prefetch(entry + 64, 1);
+    __builtin_prefetch(&heads[number], 1);
+    __builtin_prefetch(&counts[number], 1);
+}
+
+// Of a flow of one packet that gets another: what flow_create() would have written with the first.
+void FlowTable::State::begin_counts(std::uint32_t number) noexcept {
+    flow_head& head = heads[number];
+    const direction way = single_direction(head);
+    const flow_packet first = {1,
+                               single_bytes(head),
+                               head.ifindex,
+                               static_cast<__u8>(way),
+                               way == DIRECTION_OUT ? head.tcp_flags_out : head.tcp_flags_in,
+                               0,
+                               0};
+    head.tag &= ~single_flow;
+    head.handshake_rtt_us = 0;
+    const __u64 now = std::exchange(now_ns, head.first_seen_ns);
+    flow_begin(this, &head, &counts[number], &first);
+    now_ns = now;
 }
 
 // Of eight and eight slots that are taken, one may hold a flow whose other bucket has room: it moves there.
 bool FlowTable::State::make_room(std::uint64_t hash) {
     for (const std::uint32_t bucket : {bucket_at(hash), bucket_at(hash >> 20)}) {
         for (std::uint32_t slot = bucket; slot < bucket + FLOW_PROBES; ++slot) {
-            const std::uint64_t its_hash = flow_hash(&entries[entry_at(slot)].key, hash_seed);
+            const std::uint64_t its_hash = flow_hash(&heads[entry_at(slot)].key, hash_seed);
             const bool is_first = bucket_at(its_hash) == bucket;
             const std::uint32_t other = bucket_at(is_first ? its_hash >> 20 : its_hash);
             for (std::uint32_t to = other; to < other + FLOW_PROBES; ++to) {
@@ -124,26 +149,10 @@ bool FlowTable::State::make_room(std::uint64_t hash) {
     return false;
 }
 
-// Makes the flow. The number of its entry, or no_entry where the limits leave no room for it.
-std::uint32_t FlowTable::State::make(const ClassifiedPacket& packet) {
-    if (may_grow && live * 8 >= (std::uint64_t{slot_mask} + 1) * 5) grow();
-    std::uint32_t number = make_in_bucket(packet, packet.hash);
-    if (UNLIKELY(number == no_entry)) {
-        number = make_in_bucket(packet, packet.hash >> 20);
-        section.spilled += number == no_entry ? 0 : 1;
-    }
-    if (UNLIKELY(number == no_entry)) number = make_anywhere(packet);
-    if (UNLIKELY(number == no_entry)) return no_entry;
-    ++live;
-    made_in_order &= number + 1 == entries_used && packet.at_ns >= last_made_ns;
-    last_made_ns = packet.at_ns;
-    if (!wheel.empty()) schedule(number);
-    return number;
-}
-
 // Nearly every flow: it was looked for and is nowhere, and there is room in its first bucket, or else in its
 // second. What account_flow() comes to then.
-std::uint32_t FlowTable::State::make_in_bucket(const ClassifiedPacket& packet, std::uint64_t position) {
+[[gnu::always_inline]] inline std::uint32_t FlowTable::State::make_in_bucket(const ClassifiedPacket& packet,
+                                                                             std::uint64_t position) {
     TableBucket& bucket = buckets[(position & slot_mask) / FLOW_PROBES];
     const unsigned room = tags_equal_to(bucket, FLOW_FREE);
     if (UNLIKELY(tunnelled) || UNLIKELY(any_outer) || UNLIKELY(room == 0) || UNLIKELY(entries_full()))
@@ -156,10 +165,38 @@ std::uint32_t FlowTable::State::make_in_bucket(const ClassifiedPacket& packet, s
     const __u32 tag = flow_tag(packet.hash);
     const flow_packet counted = {
         1, packet.ip_bytes, packet.ifindex, packet.direction, packet.tcp_flags, packet.is_answer, 0};
-    flow_create(this, &entries[number], &packet.key, tag, &counted);
+    flow_head& head = heads[number];
+    if (LIKELY(packet.ip_bytes <= single_bytes_max)) {
+        flow_open(&head, &packet.key, &counted, packet.at_ns);
+        head.handshake_rtt_us = single_word(packet.ip_bytes, packet.direction);
+        head.tag = tag | single_flow;
+    } else {
+        flow_create(this, &head, &counts[number], &packet.key, tag, &counted);
+    }
     bucket.tags.tag[at] = tag;
     bucket.entry[at] = number;
     low_hash[number] = static_cast<std::uint32_t>(packet.hash);
+    return number;
+}
+
+// In its second bucket, or wherever room can be made; no_entry where the limits leave none.
+[[gnu::noinline]] std::uint32_t FlowTable::State::make_elsewhere(const ClassifiedPacket& packet) {
+    const std::uint32_t number = make_in_bucket(packet, packet.hash >> 20);
+    if (UNLIKELY(number == no_entry)) return make_anywhere(packet);
+    section.spilled++;
+    return number;
+}
+
+// Makes the flow. The number of its entry, or no_entry.
+[[gnu::always_inline]] inline std::uint32_t FlowTable::State::make(const ClassifiedPacket& packet) {
+    if (may_grow && UNLIKELY(live * 8 >= (std::uint64_t{slot_mask} + 1) * 5)) grow();
+    std::uint32_t number = make_in_bucket(packet, packet.hash);
+    if (UNLIKELY(number == no_entry)) number = make_elsewhere(packet);
+    if (UNLIKELY(number == no_entry)) return no_entry;
+    ++live;
+    made_in_order &= number + 1 == entries_used && packet.at_ns >= last_made_ns;
+    last_made_ns = packet.at_ns;
+    if (!wheel.empty()) schedule(number);
     return number;
 }
 
@@ -197,31 +234,31 @@ std::uint32_t FlowTable::State::make_anywhere(const ClassifiedPacket& packet) {
     return number;
 }
 
-void FlowTable::State::note_moved(std::uint32_t number, const FlowCounters& told) {
-    moved_bits[number / 64] |= std::uint64_t{1} << number % 64;
-    moved_at[number] = static_cast<std::uint32_t>(moved_count);
-    moved[moved_count++] = {number, told};
+void FlowTable::State::note_known(std::uint32_t number) {
+    note_moved(number);
+    told[told_count] = counters_of(counts[number]);
+    moved[moved_count++] = {number, told_count++};
 }
 
-void FlowTable::State::add(const ClassifiedPacket& packet, std::uint32_t likely_entry, FlowSink& sink) {
+[[gnu::always_inline]] inline void FlowTable::State::add(const ClassifiedPacket& packet,
+                                                         std::uint32_t likely_entry, FlowSink& sink) {
     now_ns = packet.at_ns;
     reached_volume = false;
     std::uint32_t number = likely_entry;
     // Since it was looked for, a packet before it may have made the flow, or a tick may have ended it.
     if (number == no_entry) number = find_tag(packet.hash);
-    if (number == no_entry ? may_be_elsewhere(packet.hash)
-                           : UNLIKELY(entries[number].tag != flow_tag(packet.hash)) ||
-                                 UNLIKELY(!flow_key_equal(&entries[number].key, &packet.key)))
+    if (number == no_entry ? may_be_elsewhere(packet.hash) : UNLIKELY(!is_flow(number, packet.key)))
         number = find(packet.key, packet.hash);
     if (LIKELY(number != no_entry)) {
-        if (!has_moved(number)) note_moved(number, counters_of(entries[number]));
+        if (is_single(heads[number])) begin_counts(number);
+        if (!has_moved(number)) note_known(number);
         const flow_packet counted = {
             1, packet.ip_bytes, packet.ifindex, packet.direction, packet.tcp_flags, 0, 0};
-        reached_volume = flow_add(this, &entries[number], &counted, packet.at_ns) != 0;
+        reached_volume = flow_add(this, &heads[number], &counts[number], &counted, packet.at_ns) != 0;
     } else {
         number = make(packet);
         if (UNLIKELY(number == no_entry)) return;
-        note_moved(number, FlowCounters{});
+        note_new(number);
     }
     if (likely_entry != number) remember(packet, number);
     if (UNLIKELY(wants_payload(packet, number))) offer_payload(packet, number);
@@ -274,15 +311,15 @@ void FlowTable::State::find_payload_sink(FlowSink& sink) noexcept {
 
 void FlowTable::State::offer_payload(const ClassifiedPacket& packet, std::uint32_t number) {
     if (payload_sink == nullptr) return;
-    const flow_entry& entry = entries[number];
-    const std::uint64_t packets = entry.packets_out + entry.packets_in;
+    const FlowCounters so_far = counters(number);
+    const std::uint64_t packets = so_far.packets_out + so_far.packets_in;
     const std::uint64_t packets_max =
         packet.key.l4_proto == PROTO_TCP ? sampled_packets_max : sampled_datagrams_max;
     bool more = packets <= packets_max || speaks_to_name_server(packet.key);
     if (more) {
         PayloadSample sample = sample_of(packet, *input);
         sample.tracked = true;
-        sample.initiator = static_cast<initiator>(entry.initiator);
+        sample.initiator = static_cast<initiator>(heads[number].initiator);
         more = payload_sink->on_payload(sample);
     }
     if (!more) heard_bits[number / 64] |= std::uint64_t{1} << number % 64;
@@ -356,9 +393,7 @@ void FlowTable::State::take(const ClassifiedBatch::Content& batch, std::span<con
 // A flow has ended since the tuple's entry was found, or none was found yet: whether it is the flow's still.
 bool FlowTable::State::is_entry_of(KnownTuple& tuple) const noexcept {
     const std::uint32_t number = tuple.entry;
-    if (number >= entries_used || entries[number].tag != flow_tag(tuple.hash) ||
-        !flow_key_equal(&entries[number].key, &tuple.key))
-        return false;
+    if (number >= entries_used || !is_flow(number, tuple.key)) return false;
     tuple.ends = ends % ends_max;
     return true;
 }
@@ -370,6 +405,7 @@ bool FlowTable::State::is_entry_of(KnownTuple& tuple) const noexcept {
     KnownTuple& tuple = *seen.tuple;
     const std::uint32_t number = tuple.entry;
     const bool is_there = LIKELY(tuple.ends == ends) || is_entry_of(tuple);
+    if (LIKELY(is_there) && UNLIKELY(is_single(heads[number]))) begin_counts(number);
     if (UNLIKELY(!is_there) || UNLIKELY(may_want_payload(tuple, number))) {
         if (number == KnownTuple::untracked) return;
         ClassifiedPacket whole;
@@ -380,10 +416,11 @@ bool FlowTable::State::is_entry_of(KnownTuple& tuple) const noexcept {
         return;
     }
     now_ns = packet.at_ns;
-    if (UNLIKELY(!has_moved(number))) note_moved(number, counters_of(entries[number]));
+    if (UNLIKELY(!has_moved(number))) note_known(number);
     const flow_packet counted = {
         1, seen.plain.ip_bytes, packet.ifindex, tuple.direction(), seen.plain.tcp_flags, 0, 0};
-    if (UNLIKELY(flow_add(this, &entries[number], &counted, packet.at_ns) != 0)) tell_volume(number, sink);
+    if (UNLIKELY(flow_add(this, &heads[number], &counts[number], &counted, packet.at_ns) != 0))
+        tell_volume(number, sink);
 }
 
 // Whether one of these packets of the chunk has this tuple.
@@ -436,10 +473,6 @@ void FlowTable::State::account_chunk(std::span<const PacketInput> packets, std::
     for (std::size_t i = 0; i < content.count; ++i) others[i] = &content.packets[i];
     if (UNLIKELY(!content.undecided.empty()))
         decide(std::span(others).first(content.count), content.undecided.data());
-    if ((known_bits >> (packets.size() - 1) & 1) != 0)
-        last = class_of(packets.back(), chunk.back());
-    else if (content.packets[content.count - 1].kind != Kind::undecided)
-        last = content.last;
     const auto likely = look_ahead(std::span(others).first(content.count));
     const flow_outer* outer = content.outers.data();
     const flow_outer* decided_outer = decided_outers.data();
@@ -455,6 +488,24 @@ void FlowTable::State::account_chunk(std::span<const PacketInput> packets, std::
     }
 }
 
+// Of the last packet of a chunk that is done with.
+void FlowTable::State::note_verdict(const ReadPacket& seen) {
+    const KnownTuple* tuple = seen.tuple;
+    if (tuple != nullptr && tuple->is_of(seen.plain, seen.word)) {
+        verdict = {static_cast<outcome>(tuple->outcome()), static_cast<direction>(tuple->direction()),
+                   tuple->key, seen.plain.ip_bytes};
+        return;
+    }
+    const ClassifiedBatch::Content& content = *own_batch.content_;
+    const ClassifiedPacket& packet = content.packets[content.count - 1];
+    if (packet.kind == ClassifiedPacket::Kind::undecided) return;  // decide() has noted it
+    if (content.walked)
+        verdict = verdict_of(content.last);
+    else
+        verdict = {static_cast<outcome>(region_kind_of(region, region_cells, packet.key.class_id)),
+                   static_cast<direction>(packet.direction), packet.key, packet.ip_bytes};
+}
+
 void FlowTable::account(std::span<const PacketInput> packets, FlowSink& sink) {
     State& s = *state_;
     s.find_payload_sink(sink);
@@ -468,6 +519,7 @@ void FlowTable::account(std::span<const PacketInput> packets, FlowSink& sink) {
     for (std::size_t begin = 0; begin < packets.size(); begin += chunk_max) {
         const std::size_t size = read_chunk(packets, begin, s.known, chunk);
         s.account_chunk(packets.subspan(begin, size), std::span(chunk).first(size), tally, sink);
+        if (begin + size == packets.size()) s.note_verdict(chunk[size - 1]);
     }
 }
 
@@ -520,7 +572,7 @@ std::uint32_t FlowTable::State::find(const flow_key& key, std::uint64_t hash) co
     for (const std::uint64_t position : {hash, hash >> 20}) {
         const TableBucket& bucket = buckets[(position & slot_mask) / FLOW_PROBES];
         for (std::size_t i = 0; i < FLOW_PROBES; ++i)
-            if (bucket.tags.tag[i] == tag && flow_key_equal(&entries[bucket.entry[i]].key, &key))
+            if (bucket.tags.tag[i] == tag && flow_key_equal(&heads[bucket.entry[i]].key, &key))
                 return bucket.entry[i];
     }
     return no_entry;
@@ -538,8 +590,12 @@ void FlowTable::notify_at(const flow_key& key, std::uint64_t bytes_out) noexcept
     else
         number = s.find(key, flow_hash(&key, s.hash_seed));
     if (number == no_entry) return;
-    flow_entry& entry = s.entries[number];
-    entry.notify_bytes_out = std::min<__u64>(entry.notify_bytes_out, bytes_out);
+    if (is_single(s.heads[number])) {
+        if (bytes_out >= VOLUME_EVENT_MIN) return;  // an earlier one is due
+        s.begin_counts(number);
+    }
+    __u64& due = s.counts[number].notify_bytes_out;
+    due = std::min<__u64>(due, bytes_out);
 }
 
 std::span<const datapath::class_totals> FlowTable::class_totals() const noexcept {
@@ -554,8 +610,11 @@ std::span<const std::uint64_t> FlowTable::losses() const noexcept {
 std::uint64_t FlowTable::slots() const noexcept {
     return std::uint64_t{state_->slot_mask} + 1;
 }
-const flow_entry* FlowTable::entry_in(std::uint32_t slot) const noexcept {
-    return state_->tag_at(slot) == FLOW_FREE ? nullptr : &state_->entries[state_->entry_at(slot)];
+std::optional<flow_entry> FlowTable::entry_in(std::uint32_t slot) const noexcept {
+    if (state_->tag_at(slot) == FLOW_FREE) return std::nullopt;
+    const std::uint32_t number = state_->entry_at(slot);
+    if (is_single(state_->heads[number])) state_->begin_counts(number);
+    return flow_entry{state_->heads[number], state_->counts[number]};
 }
 const flow_outer* FlowTable::outer_in(std::uint32_t slot) const noexcept {
     return state_->tag_at(slot) == FLOW_FREE ? nullptr : &state_->outers[state_->entry_at(slot)];
@@ -573,11 +632,7 @@ Timestamp FlowTable::now() const noexcept {
     return stamp_of(state_->now_max_ns);
 }
 PacketVerdict FlowTable::last_verdict() const noexcept {
-    const packet_class& last = state_->last;
-    PacketVerdict out{
-        static_cast<outcome>(last.outcome), static_cast<direction>(last.direction), {}, last.ip_bytes};
-    if (last.walk.status == WALK_IP) make_key(&last, &out.key);
-    return out;
+    return state_->verdict;
 }
 
 }  // namespace egresswatch

@@ -24,6 +24,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -37,7 +38,7 @@ struct FlowTableConfig {
     static constexpr std::uint32_t slots_floor = 64;
     static constexpr std::uint32_t slots_ceiling = 1u << 26;
     // An entry (128), its outer addresses (32), timer (8), hash (4), and for what moved since the last tick
-    // its counters before (40), place (4) and a bit.
+    // its counters before (32), places in lists (12) and a bit.
     static constexpr std::uint64_t flow_bytes = 217;
     static constexpr std::uint64_t slot_bytes = 8;             // tag and number
     static constexpr std::uint64_t memory_floor = 1ull << 20;  // below: taken as this
@@ -112,8 +113,8 @@ public:
     [[nodiscard]] std::span<const datapath::iface_totals> interface_totals() const noexcept;
     [[nodiscard]] std::span<const std::uint64_t> losses() const noexcept;  // index: enum loss_reason
     [[nodiscard]] std::uint64_t slots() const noexcept;
-    // What lies in a slot; null where it is free.
-    [[nodiscard]] const datapath::flow_entry* entry_in(std::uint32_t slot) const noexcept;
+    // What lies in a slot; none, and null, where it is free.
+    [[nodiscard]] std::optional<datapath::flow_entry> entry_in(std::uint32_t slot) const noexcept;
     [[nodiscard]] const datapath::flow_outer* outer_in(std::uint32_t slot) const noexcept;
     [[nodiscard]] std::uint64_t live() const noexcept;
     [[nodiscard]] std::uint64_t flows_max() const noexcept;             // what the limits allow

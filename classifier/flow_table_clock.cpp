@@ -26,8 +26,9 @@ std::uint64_t ns_of(std::chrono::seconds seconds) noexcept {
     return static_cast<std::uint64_t>(seconds.count()) * second_ns;
 }
 
-bool is_known(const FlowCounters& told) noexcept {  // a flow has a packet at least
-    return (told.packets_out | told.packets_in) != 0;
+FlowCounters minus(const FlowCounters& a, const FlowCounters& b) noexcept {
+    return {a.packets_out - b.packets_out, a.bytes_out - b.bytes_out, a.packets_in - b.packets_in,
+            a.bytes_in - b.bytes_in};
 }
 
 }  // namespace
@@ -39,54 +40,64 @@ void FlowTable::State::deliver(FlowSink& sink, std::uint64_t at_ns) {
 }
 
 [[gnu::always_inline]] inline void FlowTable::State::push_update(std::uint32_t number,
-                                                                 const FlowCounters& before,
+                                                                 const FlowCounters& total,
+                                                                 const FlowCounters& delta,
                                                                  UpdateReason reason) {
-    const flow_entry& entry = entries[number];
+    const flow_head& head = heads[number];
     FlowUpdate& update = updates[updates_count];
     update_entries[updates_count++] = number;
-    update.key = entry.key;
-    update.total = counters_of(entry);
-    update.delta = {entry.packets_out - before.packets_out, entry.bytes_out - before.bytes_out,
-                    entry.packets_in - before.packets_in, entry.bytes_in - before.bytes_in};
-    update.first_seen = stamp_of(entry.first_seen_ns);
-    update.last_seen = stamp_of(entry.last_seen_ns);
-    const bool tunnelled_flow = entry.key.tunnel != TUNNEL_NONE;
+    update.key = head.key;
+    update.total = total;
+    update.delta = delta;
+    update.first_seen = stamp_of(head.first_seen_ns);
+    update.last_seen = stamp_of(last_seen_ns(number));
+    const bool tunnelled_flow = head.key.tunnel != TUNNEL_NONE;
     update.outer_local = tunnelled_flow ? Address::from_bytes(outers[number].local_addr) : Address{};
     update.outer_remote = tunnelled_flow ? Address::from_bytes(outers[number].remote_addr) : Address{};
-    update.ifindex = entry.ifindex;
-    update.handshake_rtt_us = entry.handshake_rtt_us;
-    update.initiator = static_cast<initiator>(entry.initiator);
-    update.initiator_sure = entry.initiator_sure != 0;
-    update.tcp_flags_out = entry.tcp_flags_out;
-    update.tcp_flags_in = entry.tcp_flags_in;
-    update.reason = reason == UpdateReason::active && !is_known(before) ? UpdateReason::created : reason;
+    update.ifindex = head.ifindex;
+    update.handshake_rtt_us = is_single(head) ? 0 : head.handshake_rtt_us;
+    update.initiator = static_cast<initiator>(head.initiator);
+    update.initiator_sure = head.initiator_sure != 0;
+    update.tcp_flags_out = head.tcp_flags_out;
+    update.tcp_flags_in = head.tcp_flags_in;
+    update.reason = reason;
 }
 
 void FlowTable::State::tell_volume(std::uint32_t number, FlowSink& sink) {
-    FlowCounters& before = moved[moved_at[number]].told;
-    push_update(number, before, UpdateReason::volume);
-    before = counters_of(entries[number]);
+    Moved& flow = moved[moved_at[number]];
+    const FlowCounters total = counters_of(counts[number]);
+    push_update(number, total, flow.told == no_told ? total : minus(total, told[flow.told]),
+                UpdateReason::volume);
+    if (flow.told == no_told) flow.told = told_count++;
+    told[flow.told] = total;
     deliver(sink, now_ns);
 }
 
 void FlowTable::State::report_moved(FlowSink& sink, std::uint64_t at_ns) {
     bool told_anything = false;
     for (std::size_t i = 0; i < moved_count; ++i) {
-        if (i + prefetch_ahead < moved_count) prefetch(moved[i + prefetch_ahead].number);
-        const auto& [number, before] = moved[i];
+        if (i + 2 * prefetch_ahead < moved_count) prefetch_head(moved[i + 2 * prefetch_ahead].number);
+        if (i + prefetch_ahead < moved_count) prefetch_counts(moved[i + prefetch_ahead].number);
+        const std::uint32_t number = moved[i].number;
         moved_bits[number / 64] &= ~(std::uint64_t{1} << number % 64);
         if (UNLIKELY(config.closed_timeout.count() > 0) && is_closed(number)) {
             unschedule(number);
             schedule(number);
         }
-        // A volume update may have told everything already.
-        if (before == counters_of(entries[number])) continue;
-        push_update(number, before, UpdateReason::active);
+        const FlowCounters total = counters(number);
+        if (moved[i].told == no_told) {
+            push_update(number, total, total, UpdateReason::created);
+        } else {
+            const FlowCounters& before = told[moved[i].told];
+            if (before == total) continue;  // a volume update has told everything
+            push_update(number, total, minus(total, before), UpdateReason::active);
+        }
         if (updates_count < updates_max) continue;
         deliver(sink, at_ns);
         told_anything = true;
     }
     moved_count = 0;
+    told_count = 0;
     if (updates_count != 0 || !told_anything) deliver(sink, at_ns);  // none at all: time passes
 }
 
@@ -94,8 +105,9 @@ void FlowTable::State::report_moved(FlowSink& sink, std::uint64_t at_ns) {
 void FlowTable::State::report(const std::vector<std::uint32_t>& numbers, UpdateReason reason, FlowSink& sink,
                               std::uint64_t at_ns, bool more_follow) {
     for (std::size_t i = 0; i < numbers.size(); ++i) {
-        if (i + prefetch_ahead < numbers.size()) prefetch(numbers[i + prefetch_ahead]);
-        push_update(numbers[i], counters_of(entries[numbers[i]]), reason);
+        if (i + 2 * prefetch_ahead < numbers.size()) prefetch_head(numbers[i + 2 * prefetch_ahead]);
+        if (i + prefetch_ahead < numbers.size()) prefetch_counts(numbers[i + prefetch_ahead]);
+        push_update(numbers[i], counters(numbers[i]), FlowCounters{}, reason);
         if (updates_count == updates_max) deliver(sink, at_ns);
     }
     if (updates_count != 0 && !more_follow) deliver(sink, at_ns);
@@ -107,9 +119,9 @@ void FlowTable::State::report_all_in_order(FlowSink& sink) {
     constexpr std::size_t together = 128;  // at least, but at the end: what the first-level cache holds
     std::vector<std::uint32_t> numbers;
     for (std::uint32_t number = 0; number < entries_used; ++number) {
-        if (entries[number].tag == FLOW_FREE) continue;
+        if (heads[number].tag == FLOW_FREE) continue;
         if (numbers.size() >= together &&
-            entries[number].first_seen_ns != entries[numbers.back()].first_seen_ns) {
+            heads[number].first_seen_ns != heads[numbers.back()].first_seen_ns) {
             sort(numbers);
             report(numbers, UpdateReason::ended, sink, now_max_ns, true);
             numbers.clear();
@@ -135,10 +147,10 @@ void FlowTable::State::advance_to(std::uint64_t at_ns, FlowSink& sink) {
 // ------------------------------------------------------------------------------------------------ timers
 
 bool FlowTable::State::is_closed(std::uint32_t number) const noexcept {
-    const flow_entry& entry = entries[number];
-    if (entry.key.l4_proto != PROTO_TCP) return false;
-    return ((entry.tcp_flags_out | entry.tcp_flags_in) & TCP_RST) != 0 ||
-           (entry.tcp_flags_out & entry.tcp_flags_in & TCP_FIN) != 0;
+    const flow_head& head = heads[number];
+    if (head.key.l4_proto != PROTO_TCP) return false;
+    return ((head.tcp_flags_out | head.tcp_flags_in) & TCP_RST) != 0 ||
+           (head.tcp_flags_out & head.tcp_flags_in & TCP_FIN) != 0;
 }
 
 // After so long without packets the flow ends; the largest value: never.
@@ -150,17 +162,16 @@ std::uint64_t FlowTable::State::idle_limit_ns(std::uint32_t number) const noexce
 }
 
 void FlowTable::State::schedule(std::uint32_t number) {
-    const flow_entry& entry = entries[number];
+    const std::uint64_t began_ns = heads[number].first_seen_ns;
     const std::uint64_t done_ns = timers_done_second * second_ns;
     // The first full second at which something may be due; a time before the clock's counts as now, one that
     // lies beyond the wheel is looked at when the wheel has turned once.
     std::uint64_t due_ns = (timers_done_second + wheel.size() - 1) * second_ns;
     if (const std::uint64_t limit = idle_limit_ns(number); limit != ~std::uint64_t{0})
-        due_ns =
-            std::min<std::uint64_t>(due_ns, std::max<std::uint64_t>(entry.last_seen_ns, done_ns) + limit);
+        due_ns = std::min<std::uint64_t>(due_ns, std::max(last_seen_ns(number), done_ns) + limit);
     if (const std::uint64_t period = ns_of(config.active_timeout); period > 0) {
-        const std::uint64_t age = done_ns > entry.first_seen_ns ? done_ns - entry.first_seen_ns : 0;
-        due_ns = std::min<std::uint64_t>(due_ns, entry.first_seen_ns + (age / period + 1) * period);
+        const std::uint64_t age = done_ns > began_ns ? done_ns - began_ns : 0;
+        due_ns = std::min<std::uint64_t>(due_ns, began_ns + (age / period + 1) * period);
     }
     const std::uint64_t second = std::clamp((due_ns + second_ns - 1) / second_ns, timers_done_second + 1,
                                             timers_done_second + wheel.size() - 1);
@@ -181,8 +192,8 @@ void FlowTable::State::unschedule(std::uint32_t number) {
 
 // Slots and entries come in an order that growth changes; the sink's order must not depend on it.
 bool FlowTable::State::before(std::uint32_t a, std::uint32_t b) const noexcept {
-    const flow_entry& x = entries[a];
-    const flow_entry& y = entries[b];
+    const flow_head& x = heads[a];
+    const flow_head& y = heads[b];
     if (x.first_seen_ns != y.first_seen_ns) return x.first_seen_ns < y.first_seen_ns;
     return std::memcmp(&x.key, &y.key, sizeof x.key) < 0;
 }
@@ -192,10 +203,10 @@ bool FlowTable::State::before(std::uint32_t a, std::uint32_t b) const noexcept {
 void FlowTable::State::sort(std::vector<std::uint32_t>& numbers) const {
     const auto in_order = [this](std::uint32_t a, std::uint32_t b) { return before(a, b); };
     for (auto run = numbers.begin(); run != numbers.end();) {
-        const std::uint64_t began = entries[*run].first_seen_ns;
+        const std::uint64_t began = heads[*run].first_seen_ns;
         auto end = std::next(run);
-        while (end != numbers.end() && entries[*end].first_seen_ns == began) ++end;
-        if (end != numbers.end() && entries[*end].first_seen_ns < began) {
+        while (end != numbers.end() && heads[*end].first_seen_ns == began) ++end;
+        if (end != numbers.end() && heads[*end].first_seen_ns < began) {
             std::sort(numbers.begin(), numbers.end(), in_order);
             return;
         }
@@ -223,13 +234,12 @@ void FlowTable::State::run_timers(FlowSink& sink, std::uint64_t at_ns) {
     }
     timers_done_second = std::max(timers_done_second, target);
     for (const std::uint32_t number : due) {
-        const flow_entry& entry = entries[number];
-        if (age(at_ns, entry.last_seen_ns) >= idle_limit_ns(number)) {
+        const std::uint64_t began_ns = heads[number].first_seen_ns;
+        if (age(at_ns, last_seen_ns(number)) >= idle_limit_ns(number)) {
             ended.push_back(number);
             continue;
         }
-        if (period > 0 &&
-            age(at_ns, entry.first_seen_ns) / period > age(done_ns, entry.first_seen_ns) / period)
+        if (period > 0 && age(at_ns, began_ns) / period > age(done_ns, began_ns) / period)
             lasting.push_back(number);
         schedule(number);
     }
@@ -260,7 +270,7 @@ void FlowTable::finish(FlowSink& sink) {
         std::vector<std::uint32_t> numbers;
         numbers.reserve(s.live);
         for (std::uint32_t number = 0; number < s.entries_used; ++number)
-            if (s.entries[number].tag != FLOW_FREE) numbers.push_back(number);
+            if (s.heads[number].tag != FLOW_FREE) numbers.push_back(number);
         s.sort(numbers);
         s.report(numbers, UpdateReason::ended, sink, s.now_max_ns);
     }

@@ -75,12 +75,14 @@ void FlowTable::State::set_limits() {
 // Room for as many flows as there are slots, within the limit: address space, memory only once they come.
 void FlowTable::State::extend_entries() {
     entries_max = std::min(slot_mask + 1, flows_max);
-    entries.extend(entries_max);
+    heads.extend(entries_max);
+    counts.extend(entries_max);
     outers.extend(entries_max);
     low_hash.extend(entries_max);
     moved_bits.extend((std::size_t{entries_max} + 63) / 64);
     moved_at.extend(entries_max);
     moved.extend(entries_max);
+    told.extend(entries_max);
     heard_bits.extend((std::size_t{entries_max} + 63) / 64);
     if (!wheel.empty() ||
         config.idle_timeout.count() + config.active_timeout.count() + config.closed_timeout.count() > 0)
@@ -89,7 +91,7 @@ void FlowTable::State::extend_entries() {
 
 void FlowTable::State::free_entry(std::uint32_t number) {
     tag_at(slot_of(number)) = FLOW_FREE;
-    entries[number].tag = FLOW_FREE;
+    heads[number].tag = FLOW_FREE;
     free_entries.push_back(number);
     any_freed = true;
     count_end();
@@ -100,12 +102,14 @@ void FlowTable::State::free_entry(std::uint32_t number) {
 void FlowTable::State::clear() {
     count_end();
     buckets = ZeroedArray<TableBucket>(buckets.size());
-    entries = {};
+    heads = {};
+    counts = {};
     outers = {};
     low_hash = {};
     moved_bits = {};
     moved_at = {};
     moved = {};
+    told = {};
     heard_bits = {};
     known_sink = nullptr;
     payload_sink = nullptr;
@@ -127,7 +131,7 @@ std::uint32_t FlowTable::State::slot_of(std::uint32_t number) noexcept {
     const std::uint32_t first = bucket_at(low_hash[number]);
     for (std::uint32_t slot = first; slot < first + FLOW_PROBES; ++slot)
         if (tag_at(slot) != FLOW_FREE && entry_at(slot) == number) return slot;
-    std::uint32_t slot = bucket_at(flow_hash(&entries[number].key, hash_seed) >> 20);
+    std::uint32_t slot = bucket_at(flow_hash(&heads[number].key, hash_seed) >> 20);
     while (tag_at(slot) == FLOW_FREE || entry_at(slot) != number) ++slot;
     return slot;
 }
@@ -209,7 +213,7 @@ void FlowTable::State::split_spilled(std::uint32_t first, std::uint32_t slots,
     for (std::uint32_t slot = first; slot < first + FLOW_PROBES; ++slot) {
         const std::uint32_t number = entry_at(slot);
         if (tag_at(slot) == FLOW_FREE || ((low_hash[number] ^ first) & (slots - FLOW_PROBES)) == 0) continue;
-        const bool goes = (flow_hash(&entries[number].key, hash_seed) >> 20 & slots) != 0;
+        const bool goes = (flow_hash(&heads[number].key, hash_seed) >> 20 & slots) != 0;
         if (goes) move_flow(slot, slot + slots);
         spilled.push_back({number, goes ? slot + slots : slot});
     }

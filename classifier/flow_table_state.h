@@ -9,22 +9,24 @@
 #include "classifier/classify_step.h"
 #include "classifier/first_sender.h"
 #include "classifier/payload_sample.h"
+#include "classifier/single_flow.h"
 #include "classifier/table_platform.h"
 
 namespace egresswatch {
 
 constexpr std::uint64_t second_ns = 1'000'000'000;
 
-[[nodiscard]] inline FlowCounters counters_of(const datapath::flow_entry& entry) noexcept {
-    return {entry.packets_out, entry.bytes_out, entry.packets_in, entry.bytes_in};
+[[nodiscard]] inline FlowCounters counters_of(const datapath::flow_counts& counts) noexcept {
+    return {counts.packets_out, counts.bytes_out, counts.packets_in, counts.bytes_in};
 }
 
 struct FlowTable::State : datapath::TablePlatform {
-    // A flow with packets since the last tick, and what the sink knew of it before: nothing of a new flow.
+    // A flow with packets since the last tick, and where it stands in `told` what the sink knew of it before.
     struct Moved {
         std::uint32_t number;
-        FlowCounters told;
+        std::uint32_t told;  // no_told: nothing, it is new
     };
+    static constexpr std::uint32_t no_told = 0xffffffff;
     // A flow's place in the wheel: entry numbers.
     struct Timer {
         std::uint32_t next;
@@ -40,6 +42,7 @@ struct FlowTable::State : datapath::TablePlatform {
                   const datapath::flow_outer*& carriers, FlowSink& sink);
     void account_chunk(std::span<const PacketInput> packets, std::span<const ReadPacket> chunk,
                        InterfaceTally& tally, FlowSink& sink);
+    void note_verdict(const ReadPacket& seen);
     void add_known(const PacketInput& packet, const ReadPacket& seen, FlowSink& sink);
     [[nodiscard]] bool is_entry_of(KnownTuple& tuple) const noexcept;
     [[nodiscard]] std::uint32_t classify_chunk(std::span<const PacketInput> packets,
@@ -51,6 +54,7 @@ struct FlowTable::State : datapath::TablePlatform {
     void add(const ClassifiedPacket& packet, std::uint32_t likely_entry, FlowSink& sink);
     [[nodiscard]] std::uint32_t make(const ClassifiedPacket& packet);
     [[nodiscard]] std::uint32_t make_in_bucket(const ClassifiedPacket& packet, std::uint64_t position);
+    [[nodiscard]] std::uint32_t make_elsewhere(const ClassifiedPacket& packet);
     [[nodiscard]] std::uint32_t make_anywhere(const ClassifiedPacket& packet);
     void find_payload_sink(FlowSink& sink) noexcept;
     void offer_question(const ClassifiedPacket& packet);
@@ -62,11 +66,23 @@ struct FlowTable::State : datapath::TablePlatform {
     // The same of the next packet of a known tuple, for an entry that is its flow's; or true for want of
     // looking.
     [[nodiscard]] bool may_want_payload(const KnownTuple& tuple, std::uint32_t number) const noexcept {
-        const std::uint64_t before = entries[number].packets_out + entries[number].packets_in;
+        const std::uint64_t before = counts[number].packets_out + counts[number].packets_in;
         if (LIKELY(before >= tuple.sampled)) return UNLIKELY(tuple.sampled == sampled_always);
         return tuple.sampled == sampled_always || (heard_bits[number / 64] >> number % 64 & 1) == 0;
     }
     void remember(const ClassifiedPacket& packet, std::uint32_t number) noexcept;
+    // Whether the entry is that of a living flow with this key.
+    [[nodiscard]] bool is_flow(std::uint32_t number, const datapath::flow_key& key) const noexcept {
+        return LIKELY(heads[number].tag != datapath::FLOW_FREE) &&
+               LIKELY(datapath::flow_key_equal(&heads[number].key, &key));
+    }
+    void begin_counts(std::uint32_t number) noexcept;
+    [[nodiscard]] FlowCounters counters(std::uint32_t number) const noexcept {
+        return is_single(heads[number]) ? single_counters(heads[number]) : counters_of(counts[number]);
+    }
+    [[nodiscard]] std::uint64_t last_seen_ns(std::uint32_t number) const noexcept {
+        return is_single(heads[number]) ? heads[number].first_seen_ns : counts[number].last_seen_ns;
+    }
     [[nodiscard]] std::uint32_t find_tag(std::uint64_t hash) const noexcept;
     [[nodiscard]] bool may_be_elsewhere(std::uint64_t hash) const noexcept;
     [[nodiscard]] std::uint32_t find(const datapath::flow_key& key, std::uint64_t hash) const noexcept;
@@ -109,9 +125,23 @@ struct FlowTable::State : datapath::TablePlatform {
     void sort(std::vector<std::uint32_t>& numbers) const;
     [[nodiscard]] bool before(std::uint32_t a, std::uint32_t b) const noexcept;
     void prefetch(std::uint32_t number) const noexcept;
-    void push_update(std::uint32_t number, const FlowCounters& told, UpdateReason reason);
+    void prefetch_head(std::uint32_t number) const noexcept { __builtin_prefetch(&heads[number]); }
+    // Once its head is there.
+    void prefetch_counts(std::uint32_t number) const noexcept {
+        if (!is_single(heads[number])) __builtin_prefetch(&counts[number]);
+    }
+    void push_update(std::uint32_t number, const FlowCounters& total, const FlowCounters& delta,
+                     UpdateReason reason);
     void tell_volume(std::uint32_t number, FlowSink& sink);
-    void note_moved(std::uint32_t number, const FlowCounters& told);
+    void note_moved(std::uint32_t number) {
+        moved_bits[number / 64] |= std::uint64_t{1} << number % 64;
+        moved_at[number] = static_cast<std::uint32_t>(moved_count);
+    }
+    void note_new(std::uint32_t number) {
+        note_moved(number);
+        moved[moved_count++] = {number, no_told};
+    }
+    void note_known(std::uint32_t number);
     [[nodiscard]] bool has_moved(std::uint32_t number) const noexcept {
         return (moved_bits[number / 64] >> number % 64 & 1) != 0;
     }
@@ -138,13 +168,15 @@ struct FlowTable::State : datapath::TablePlatform {
     bool made_in_order = true;  // entries by number began one after the other
     std::uint64_t last_made_ns = 0;
 
-    // By entry number, beside `entries` and `outers`.
+    // By entry number, beside `heads`, `counts` and `outers`.
     ZeroedArray<Timer> timers;
     ZeroedArray<std::uint32_t> low_hash;  // of the key: its first bucket, however large the table is
     ZeroedArray<std::uint64_t> moved_bits;
     ZeroedArray<std::uint32_t> moved_at;  // index into `moved`, where the bit is set
     ZeroedArray<Moved> moved;  // the first `moved_count`, in the order of their first packet since the tick
+    ZeroedArray<FlowCounters> told;  // the first `told_count`
     std::size_t moved_count = 0;
+    std::uint32_t told_count = 0;
     ZeroedArray<std::uint64_t>
         heard_bits;                    // the sink wants no more payload, or has been given as much as it gets
     std::vector<std::uint32_t> wheel;  // first of a list, by second at which something may be due
@@ -161,7 +193,7 @@ struct FlowTable::State : datapath::TablePlatform {
     // Of a chunk: packets whose direction the order decides, once decided; and their outer addresses.
     std::vector<ClassifiedPacket> decided;
     std::vector<datapath::flow_outer> decided_outers;
-    datapath::packet_class last{};
+    PacketVerdict verdict;               // of the last packet
     datapath::packet_class described{};  // scratch of make()
 };
 

@@ -75,19 +75,21 @@ void walk(TablePlatform& platform, const PacketInput& packet, packet_class& foun
     (void)walk_packet(&platform, platform.data, platform.data + platform.captured, &facts, &found);
 }
 
-// What was read of a plain packet is its walk, unless it may be a tunnel's. False: it has to be walked.
-DATAPATH_INLINE bool walk_of(const PacketInput& packet, const PlainPacket& plain, walk_result& out) {
-    const auto proto = static_cast<__u8>(plain.sent >> 32);
-    const auto source = static_cast<__u16>(plain.sent);
-    const auto destination = static_cast<__u16>(plain.sent >> 16);
-    if (proto != PROTO_TCP && proto != PROTO_UDP) return false;
-    if (proto == PROTO_UDP && (is_tunnel_port(host16(source)) || is_tunnel_port(host16(destination))))
-        return false;
+// What was read of a plain packet is all that there is to it, unless it may be a tunnel's.
+DATAPATH_INLINE bool is_all(const PlainPacket& plain) noexcept {
+    const auto protocol = static_cast<__u8>(plain.sent >> 32);
+    if (protocol == PROTO_TCP) return true;
+    return protocol == PROTO_UDP && LIKELY(!is_tunnel_port(host16(static_cast<__u16>(plain.sent)))) &&
+           LIKELY(!is_tunnel_port(host16(static_cast<__u16>(plain.sent >> 16))));
+}
+
+// Its walk then.
+void walk_plain(const PacketInput& packet, const PlainPacket& plain, walk_result& out) {
     std::memcpy(out.src, &plain.source, sizeof out.src);
     std::memcpy(out.dst, &plain.destination, sizeof out.dst);
-    out.sport = source;
-    out.dport = destination;
-    out.l4_proto = proto;
+    out.sport = static_cast<__u16>(plain.sent);
+    out.dport = static_cast<__u16>(plain.sent >> 16);
+    out.l4_proto = static_cast<__u8>(plain.sent >> 32);
     out.tcp_flags = plain.tcp_flags;
     out.status = WALK_IP;
     out.levels = 0;
@@ -96,27 +98,28 @@ DATAPATH_INLINE bool walk_of(const PacketInput& packet, const PlainPacket& plain
     out.ip_offset = plain.ip_offset;
     out.ip_bytes = plain.ip_bytes;
     out.payload_offset = payload_offset_of(packet.bytes.data(), plain);
-    return true;
 }
 
 // Of two ends of a packet the nearer one is ours: the one in the home region where the other is beyond it;
 // with `direction_by_region` by all kinds (local before home before unknown before outside), then the
-// carrier's.
-std::uint8_t direction_by_region(TablePlatform& platform, const walk_result& walk) noexcept {
+// carrier's, where there is one.
+std::uint8_t direction_by_region(TablePlatform& platform, Halves source_address, Halves destination_address,
+                                 const walk_result* carrier) noexcept {
     if (platform.region == nullptr) return undecided;
-    const auto kind = [&](const std::uint8_t* address) {
-        return region_kind_of(platform.region, platform.region_cells,
-                              region_lookup(platform.region, platform.region_cells, address));
+    const auto kind = [&](const void* address) {
+        return region_kind_of(
+            platform.region, platform.region_cells,
+            region_lookup(platform.region, platform.region_cells, static_cast<const __u8*>(address)));
     };
-    const std::uint32_t source = kind(walk.src);
-    const std::uint32_t destination = kind(walk.dst);
+    const std::uint32_t source = kind(&source_address);
+    const std::uint32_t destination = kind(&destination_address);
     const std::uint32_t nearer = std::min(source, destination);
     if (source != destination && (platform.direction_by_region || nearer == KIND_HOME))
         return source < destination ? DIRECTION_OUT : DIRECTION_IN;
     if (!platform.direction_by_region) return undecided;
-    if (walk.levels > 0) {
-        const std::uint32_t carrier_source = kind(walk.outer_src);
-        const std::uint32_t carrier_destination = kind(walk.outer_dst);
+    if (carrier != nullptr) {
+        const std::uint32_t carrier_source = kind(carrier->outer_src);
+        const std::uint32_t carrier_destination = kind(carrier->outer_dst);
         if (carrier_source != carrier_destination)
             return carrier_source < carrier_destination ? DIRECTION_OUT : DIRECTION_IN;
     }
@@ -125,14 +128,23 @@ std::uint8_t direction_by_region(TablePlatform& platform, const walk_result& wal
     return undecided;
 }
 
+// `carrier`: of a tunnelled packet, its walk.
 DATAPATH_INLINE std::uint8_t direction_by_address(TablePlatform& platform, const LocalNetworks& networks,
-                                                  const walk_result& walk) noexcept {
-    LocalNetworks::Ends ours = networks.contain(load_halves(walk.src), load_halves(walk.dst));
-    if (UNLIKELY(ours.source == ours.destination) && walk.levels > 0)
-        ours = networks.contain(load_halves(walk.outer_src), load_halves(walk.outer_dst));
+                                                  Halves source, Halves destination,
+                                                  const walk_result* carrier) noexcept {
+    LocalNetworks::Ends ours = networks.contain(source, destination);
+    if (UNLIKELY(ours.source == ours.destination) && carrier != nullptr)
+        ours = networks.contain(load_halves(carrier->outer_src), load_halves(carrier->outer_dst));
     static_assert(DIRECTION_OUT == 0 && DIRECTION_IN == 1, "chosen without a branch");
     if (LIKELY(ours.source != ours.destination)) return ours.destination;
-    return direction_by_region(platform, walk);
+    return direction_by_region(platform, source, destination, carrier);
+}
+
+std::uint8_t direction_of_walk(TablePlatform& platform, const LocalNetworks& networks,
+                               const walk_result& walk) noexcept {
+    if (walk.status != WALK_IP) return DIRECTION_OUT;
+    return direction_by_address(platform, networks, load_halves(walk.src), load_halves(walk.dst),
+                                walk.levels > 0 ? &walk : nullptr);
 }
 
 }  // namespace
@@ -238,39 +250,40 @@ void PacketClassifier::classify(std::span<const PacketInput> packets, Classified
 // Of a plain packet whose direction is known, where there is a region block: class, totals, key and hash out
 // of what was read; and, unless the place is `taken`, the tuple.
 static void take_plain(TablePlatform& platform, InterfaceTally& tally, const PacketInput& packet,
-                       const ReadPacket& seen, bool taken, packet_class& found, ClassifiedPacket& out) {
+                       const ReadPacket& seen, std::uint8_t direction, KnownTuples& known, bool taken,
+                       ClassifiedPacket& out) {
     const PlainPacket& plain = seen.plain;
-    const bool leaves = found.direction == DIRECTION_OUT;
+    const bool leaves = direction == DIRECTION_OUT;
     const Halves swap = Halves{} - (leaves ? 0u : 1u);
     const Halves both = (plain.source ^ plain.destination) & swap;
     const Halves local = plain.source ^ both, remote = plain.destination ^ both;
     std::memcpy(out.key.local_addr, &local, sizeof local);
     std::memcpy(out.key.remote_addr, &remote, sizeof remote);
-    found.class_id =
-        static_cast<__u16>(region_lookup(platform.region, platform.region_cells, out.key.remote_addr));
-    found.kind = static_cast<__u8>(region_kind_of(platform.region, platform.region_cells, found.class_id));
-    found.outcome = found.kind;
-    class_traffic& total = platform.classes[found.class_id].by_direction[found.direction];
+    const __u32 class_id = region_lookup(platform.region, platform.region_cells, out.key.remote_addr);
+    const __u32 kind = region_kind_of(platform.region, platform.region_cells, class_id);
+    class_traffic& total = platform.classes[class_id].by_direction[direction];
     total.packets += 1;
     total.ip_bytes += plain.ip_bytes;
     total.frame_bytes += packet.wire_bytes;
-    const std::uint8_t sum = sum_of(found.direction, found.outcome);
+    const std::uint8_t sum = sum_of(direction, static_cast<std::uint8_t>(kind));  // an outcome, too
     tally.add(sum, packet.wire_bytes);
     const std::uint32_t turn = leaves ? 0 : 16;
     const auto ports = std::rotl(static_cast<std::uint32_t>(plain.sent), static_cast<int>(turn));
     // Port, port, protocol, no tunnel, class: see make_key().
     store64(reinterpret_cast<__u8*>(&out.key) + offsetof(flow_key, local_port),
-            ports | plain.sent >> 32 << 32 | std::uint64_t{found.class_id} << 48);
+            ports | plain.sent >> 32 << 32 | std::uint64_t{class_id} << 48);
     out.ip_bytes = plain.ip_bytes;
     out.ifindex = packet.ifindex;
-    out.direction = found.direction;
+    out.direction = direction;
     out.tcp_flags = plain.tcp_flags;
     out.tunnelled = false;
     out.is_answer = false;
     out.payload_bytes = 0;
+    out.place = KnownTuples::no_place;
     if (platform.sample_payload)
-        locate_payload(platform.captured, plain.ip_offset + plain.ip_bytes, found.walk.payload_offset, out);
-    const bool tracked = found.kind >= KIND_UNKNOWN || platform.track_all;
+        locate_payload(static_cast<std::uint32_t>(packet.bytes.size()), plain.ip_offset + plain.ip_bytes,
+                       payload_offset_of(packet.bytes.data(), plain), out);
+    const bool tracked = kind >= KIND_UNKNOWN || platform.track_all;
     const bool speaks_dns = speaks_to_name_server(out.key);
     out.kind = tracked ? ClassifiedPacket::Kind::tracked : ClassifiedPacket::Kind::untracked;
     out.hash = 0;
@@ -288,6 +301,7 @@ static void take_plain(TablePlatform& platform, InterfaceTally& tally, const Pac
         speaks_dns ? sampled_always
                    : static_cast<std::uint8_t>(is_tcp ? sampled_packets_max : sampled_datagrams_max);
     static_assert(sampled_packets_max < sampled_always && sampled_datagrams_max < sampled_always);
+    out.place = known.place_of(*seen.tuple);
     *seen.tuple = {out.key,
                    out.hash,
                    seen.word,
@@ -301,16 +315,27 @@ void take_unknown(TablePlatform& platform, const LocalNetworks& networks, Interf
                   const PacketInput& packet, const ReadPacket& seen, KnownTuples& known, bool taken,
                   ClassifiedBatch::Content& content, ClassifiedPacket& out) {
     out.at_ns = packet.at_ns;
-    out.place = seen.tuple == nullptr ? KnownTuples::no_place : known.place_of(*seen.tuple);
+    const bool plain = LIKELY(seen.tuple != nullptr) && LIKELY(is_all(seen.plain));
+    std::uint8_t direction = packet.direction;
+    if (LIKELY(plain)) {
+        if (direction >= DIRECTION_COUNT)
+            direction =
+                direction_by_address(platform, networks, seen.plain.source, seen.plain.destination, nullptr);
+        content.walked = direction == undecided || platform.region == nullptr;
+        if (LIKELY(!content.walked))
+            return take_plain(platform, tally, packet, seen, direction, known, taken, out);
+    }
+    content.walked = true;
+    out.place = KnownTuples::no_place;
     platform.data = packet.bytes.empty() ? &nothing : packet.bytes.data();
     platform.captured = static_cast<std::uint32_t>(packet.bytes.size());
     packet_class& found = content.last;
-    const bool plain = LIKELY(seen.tuple != nullptr) && LIKELY(walk_of(packet, seen.plain, found.walk));
-    if (UNLIKELY(!plain)) walk(platform, packet, found);
-    found.direction = packet.direction;
-    if (found.direction >= DIRECTION_COUNT)
-        found.direction = found.walk.status == WALK_IP ? direction_by_address(platform, networks, found.walk)
-                                                       : std::uint8_t{DIRECTION_OUT};
+    if (plain)
+        walk_plain(packet, seen.plain, found.walk);
+    else
+        walk(platform, packet, found);
+    if (direction >= DIRECTION_COUNT && !plain) direction = direction_of_walk(platform, networks, found.walk);
+    found.direction = direction;
     if (found.direction == undecided) {
         const walk_result& walk = found.walk;
         out.kind = ClassifiedPacket::Kind::undecided;
@@ -319,26 +344,11 @@ void take_unknown(TablePlatform& platform, const LocalNetworks& networks, Interf
         return;
     }
     count_frame(packet.wire_bytes, &found);
-    if (LIKELY(plain) && LIKELY(platform.region != nullptr)) {
-        take_plain(platform, tally, packet, seen, taken, found, out);
-        return;
-    }
     count_class(&platform, &found);
     tally.add(sum_of(found.direction, found.outcome), packet.wire_bytes);
     flow_outer outer;
     fill_in(platform, platform.captured, packet.ifindex, found, out, outer);
     if (UNLIKELY(out.tunnelled)) content.outers.push_back(outer);
-}
-
-packet_class class_of(const PacketInput& packet, const ReadPacket& seen) {
-    const KnownTuple& tuple = *seen.tuple;
-    packet_class out{};
-    (void)walk_of(packet, seen.plain, out.walk);
-    count_frame(packet.wire_bytes, &out);
-    out.class_id = tuple.key.class_id;
-    out.kind = out.outcome = tuple.outcome();
-    out.direction = tuple.direction();
-    return out;
 }
 
 void classify_packets(TablePlatform& s, const LocalNetworks& networks, KnownTuples& known,

@@ -52,8 +52,9 @@ struct TablePlatform {
     walk_state* walk_scratch = nullptr;
     // Flows.
     ZeroedArray<TableBucket> buckets;
-    ZeroedArray<flow_entry> entries;
-    ZeroedArray<flow_outer> outers;  // as entries; written only where there was ever a tunnel
+    ZeroedArray<flow_head> heads;     // by entry number
+    ZeroedArray<flow_counts> counts;  // likewise; of a flow of one packet not written (single_flow.h)
+    ZeroedArray<flow_outer> outers;   // likewise; written only where there was ever a tunnel
     std::vector<__u32> free_entries;
     section_state* only_section = nullptr;
     __u32 slot_mask = 0;
@@ -76,8 +77,8 @@ struct TablePlatform {
             free_entries.pop_back();
             return number;
         }
-        constexpr __u32 together = 2048;  // 256 KiB
-        if (UNLIKELY(entries_used % together == 0)) entries.populate(entries_used, together);
+        constexpr __u32 together = 4096;  // 256 KiB
+        if (UNLIKELY(entries_used % together == 0)) heads.populate(entries_used, together);
         return entries_used++;
     }
     [[nodiscard]] __u32& tag_at(__u32 slot) noexcept {
@@ -119,13 +120,16 @@ DATAPATH_INLINE void platform_tag_taken(platform_ctx ctx, __u32 slot, __u32 tag)
 }
 // A free slot is asked for its entry only where a flow is put into it: that is when it gets one. None where
 // the memory that the table may use is used up.
-DATAPATH_INLINE struct flow_entry* platform_flow(platform_ctx ctx, __u32 slot) {
+DATAPATH_INLINE struct flow_head* platform_flow(platform_ctx ctx, __u32 slot) {
     __u32& number = ctx->entry_at(slot);
     if (ctx->tag_at(slot) == FLOW_FREE) {
         if (UNLIKELY(ctx->entries_full())) return nullptr;
         number = ctx->take_entry();
     }
-    return &ctx->entries[number];
+    return &ctx->heads[number];
+}
+DATAPATH_INLINE struct flow_counts* platform_counts(platform_ctx ctx, __u32 slot, struct flow_head*) {
+    return &ctx->counts[ctx->entry_at(slot)];
 }
 DATAPATH_INLINE struct flow_outer* platform_outer(platform_ctx ctx, __u32 slot) {
     if (LIKELY(!ctx->any_outer && !ctx->tunnelled)) return nullptr;  // it is zero already
@@ -218,7 +222,9 @@ struct ClassifiedBatch::Content {
     std::size_t count = 0;
     std::vector<datapath::flow_outer> outers;
     std::vector<UndecidedPacket> undecided;
-    datapath::packet_class last;  // of the last packet of an unknown tuple, undecided ones too
+    // Of packets of unknown tuples: whether the last one went the long way, and what was found there.
+    bool walked = false;
+    datapath::packet_class last;
 
     void reserve(std::size_t packets_max) {
         if (capacity >= packets_max) return;

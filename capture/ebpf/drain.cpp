@@ -19,7 +19,7 @@ T load(const T& from) noexcept {
 }
 
 std::uint32_t load_tag(const datapath::flow_entry& entry) noexcept {
-    return __atomic_load_n(&entry.tag, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&entry.head.tag, __ATOMIC_ACQUIRE);
 }
 
 bool is_live(std::uint32_t tag) noexcept {
@@ -27,7 +27,8 @@ bool is_live(std::uint32_t tag) noexcept {
 }
 
 FlowCounters counters_of(const datapath::flow_entry& entry) noexcept {
-    return {load(entry.packets_out), load(entry.bytes_out), load(entry.packets_in), load(entry.bytes_in)};
+    return {load(entry.counts.packets_out), load(entry.counts.bytes_out), load(entry.counts.packets_in),
+            load(entry.counts.bytes_in)};
 }
 
 FlowCounters minus(const FlowCounters& a, const FlowCounters& b) noexcept {
@@ -102,7 +103,7 @@ Timestamp FlowDrain::epoch(std::uint64_t kernel_ns) const noexcept {
 // The flow of a slot that was not known, made where it is the first. Returns its number.
 std::uint32_t FlowDrain::adopt_slot(std::uint32_t slot) {
     const datapath::flow_entry& entry = entries_[slot];
-    const auto [at, is_new] = index_.try_emplace(entry.key, NONE);
+    const auto [at, is_new] = index_.try_emplace(entry.head.key, NONE);
     if (is_new) {
         if (free_flows_.empty()) {
             at->second = static_cast<std::uint32_t>(flows_.size());
@@ -113,9 +114,9 @@ std::uint32_t FlowDrain::adopt_slot(std::uint32_t slot) {
         }
         Flow& made = flows_[at->second];
         made = Flow{};
-        made.key = entry.key;
+        made.key = entry.head.key;
         made.first_seen_ns = ~std::uint64_t{0};
-        if (entry.key.tunnel != datapath::TUNNEL_NONE) {
+        if (entry.head.key.tunnel != datapath::TUNNEL_NONE) {
             made.outer_local = Address::from_bytes(outers_[slot].local_addr);
             made.outer_remote = Address::from_bytes(outers_[slot].remote_addr);
         }
@@ -131,10 +132,10 @@ std::uint32_t FlowDrain::adopt_slot(std::uint32_t slot) {
 
 // A flow's two directions may run on different CPUs: the SYN lies in one section, its answer in another.
 void FlowDrain::merge_handshake(Flow& flow, const datapath::flow_entry& entry) {
-    if (const std::uint32_t rtt = load(entry.handshake_rtt_us);
+    if (const std::uint32_t rtt = load(entry.head.handshake_rtt_us);
         rtt != 0 && (flow.handshake_rtt_us == 0 || rtt < flow.handshake_rtt_us))
         flow.handshake_rtt_us = rtt;
-    const std::uint64_t out = load(entry.handshake_out_ns), in = load(entry.handshake_in_ns);
+    const std::uint64_t out = load(entry.counts.handshake_out_ns), in = load(entry.counts.handshake_in_ns);
     // 1 says "sent twice": no sample (layout.h), whatever another section saw.
     if (out != 0 && flow.handshake_out_ns != 1) flow.handshake_out_ns = out;
     if (in != 0 && (flow.handshake_in_ns == 0 || in < flow.handshake_in_ns)) flow.handshake_in_ns = in;
@@ -146,16 +147,16 @@ void FlowDrain::merge_handshake(Flow& flow, const datapath::flow_entry& entry) {
 }
 
 void FlowDrain::merge_details(Flow& flow, const datapath::flow_entry& entry) {
-    const std::uint64_t first = load(entry.first_seen_ns);
+    const std::uint64_t first = load(entry.head.first_seen_ns);
     if (first < flow.first_seen_ns) {
         flow.first_seen_ns = first;
-        flow.ifindex = load(entry.ifindex);
+        flow.ifindex = load(entry.head.ifindex);
     }
-    flow.last_seen_ns = std::max<std::uint64_t>(flow.last_seen_ns, load(entry.last_seen_ns));
-    flow.tcp_flags_out |= load(entry.tcp_flags_out);
-    flow.tcp_flags_in |= load(entry.tcp_flags_in);
-    const std::uint8_t initiator = load(entry.initiator);
-    const bool sure = load(entry.initiator_sure) != 0;
+    flow.last_seen_ns = std::max<std::uint64_t>(flow.last_seen_ns, load(entry.counts.last_seen_ns));
+    flow.tcp_flags_out |= load(entry.head.tcp_flags_out);
+    flow.tcp_flags_in |= load(entry.head.tcp_flags_in);
+    const std::uint8_t initiator = load(entry.head.initiator);
+    const bool sure = load(entry.head.initiator_sure) != 0;
     const bool better = sure != flow.initiator_sure ? sure : first <= flow.initiator_seen_ns;
     if (initiator != datapath::INITIATOR_UNKNOWN &&
         (flow.initiator == datapath::INITIATOR_UNKNOWN || better)) {
@@ -250,7 +251,7 @@ void FlowDrain::on_event(const datapath::flow_event& event) {
 }
 
 bool FlowDrain::is_over(const Flow& flow, std::uint32_t slot, std::uint64_t now_ns) const {
-    const std::uint64_t last = load(entries_[slot].last_seen_ns);
+    const std::uint64_t last = load(entries_[slot].counts.last_seen_ns);
     if (now_ns <= last) return false;
     auto limit = static_cast<std::uint64_t>(config_.idle_timeout.count());
     const std::uint64_t used = section_used_[slot / config_.slots_per_cpu];
@@ -275,7 +276,7 @@ void FlowDrain::visit(std::uint32_t slot, std::uint64_t now_ns) {
     }
     read_slot(slot);
     if (!is_over(flows_[slots_[slot].flow], slot, now_ns)) return;
-    __atomic_store_n(&entry.tag, static_cast<std::uint32_t>(datapath::FLOW_CLOSING), __ATOMIC_RELEASE);
+    __atomic_store_n(&entry.head.tag, static_cast<std::uint32_t>(datapath::FLOW_CLOSING), __ATOMIC_RELEASE);
     fresh_.push_back(slot);
 }
 
@@ -299,7 +300,8 @@ void FlowDrain::free_slot(std::uint32_t slot) {
     slots_[slot] = Slot{};
     slots_used_--;
     section_used_[slot / config_.slots_per_cpu]--;
-    __atomic_store_n(&entries_[slot].tag, static_cast<std::uint32_t>(datapath::FLOW_FREE), __ATOMIC_RELEASE);
+    __atomic_store_n(&entries_[slot].head.tag, static_cast<std::uint32_t>(datapath::FLOW_FREE),
+                     __ATOMIC_RELEASE);
     __atomic_store_n(&tag_copy(slot), static_cast<std::uint32_t>(datapath::FLOW_FREE), __ATOMIC_RELEASE);
     if (--flow.slots != 0) return;
     if (!flow.announced) emit(flow, UpdateReason::created);
@@ -336,7 +338,7 @@ datapath::flow_sender FlowDrain::sender_of(const datapath::flow_key& key) const 
     for (std::size_t section = 0; section < entries_.size(); section += config_.slots_per_cpu)
         for (const std::uint32_t bucket : place.buckets)
             for (std::size_t slot = section + bucket; slot < section + bucket + datapath::FLOW_PROBES; ++slot)
-                if (load_tag(entries_[slot]) == place.tag && KeyEqual{}(entries_[slot].key, key) &&
+                if (load_tag(entries_[slot]) == place.tag && KeyEqual{}(entries_[slot].head.key, key) &&
                     senders_[slot].outcome != datapath::SENDER_UNSEEN)
                     return senders_[slot];
     return {};
@@ -353,8 +355,8 @@ void FlowDrain::notify_at(const datapath::flow_key& key, std::uint64_t bytes_out
     const std::uint64_t share = std::max(missing / std::max(flow.slots, 1U), STEP_BYTES_MIN);
     for (std::uint32_t slot = flow.first_slot; slot != NONE; slot = slots_[slot].next) {
         const std::uint64_t wanted = slots_[slot].read.bytes_out + share;
-        if (wanted < load(entries_[slot].notify_bytes_out))
-            __atomic_store_n(&entries_[slot].notify_bytes_out, wanted, __ATOMIC_RELAXED);
+        if (wanted < load(entries_[slot].counts.notify_bytes_out))
+            __atomic_store_n(&entries_[slot].counts.notify_bytes_out, wanted, __ATOMIC_RELAXED);
     }
 }
 

@@ -149,10 +149,17 @@ DATAPATH_INLINE struct section_state* platform_section(platform_ctx skb) {
     return (struct section_state*)bpf_map_lookup_elem(&sections, &zero);
 }
 
-DATAPATH_INLINE struct flow_entry* platform_flow(platform_ctx skb, __u32 slot) {
+DATAPATH_INLINE struct flow_head* platform_flow(platform_ctx skb, __u32 slot) {
     (void)skb;
     __u32 key = bpf_get_smp_processor_id() * flow_slots + slot;
-    return (struct flow_entry*)bpf_map_lookup_elem(&flows, &key);
+    struct flow_entry* entry = (struct flow_entry*)bpf_map_lookup_elem(&flows, &key);
+    return entry ? &entry->head : 0;
+}
+
+DATAPATH_INLINE struct flow_counts* platform_counts(platform_ctx skb, __u32 slot, struct flow_head* head) {
+    (void)skb;
+    (void)slot;
+    return &((struct flow_entry*)head)->counts;
 }
 
 #define PLATFORM_TAGS

@@ -434,7 +434,8 @@ int ew_sender(struct __sk_buff* skb) {
     struct flow_sender* sender = (struct flow_sender*)bpf_map_lookup_elem(&senders, &key);
     if (!entry || !sender) return TC_ACT_UNSPEC;
     find_sender(skb, section, sender);
-    if (event) send_event(skb, event, slot, &entry->key, entry->bytes_out, bpf_ktime_get_coarse_ns());
+    if (event)
+        send_event(skb, event, slot, &entry->head.key, entry->counts.bytes_out, bpf_ktime_get_coarse_ns());
     return TC_ACT_UNSPEC;
 }
 

@@ -12,7 +12,8 @@
 //   iface_direction* platform_iface(ctx, direction)
 //   class_traffic* platform_class(ctx, class_id, direction)
 //   section_state* platform_section(ctx)
-//   flow_entry* platform_flow(ctx, slot), flow_outer* platform_outer(ctx, slot)
+//   flow_head* platform_flow(ctx, slot), flow_outer* platform_outer(ctx, slot)
+//   flow_counts* platform_counts(ctx, slot, head)  of the same slot; never NULL
 //   u32 platform_slot_mask(ctx), u64 platform_hash_seed(ctx), int platform_track_all(ctx)
 //   u64 platform_now(ctx)                     ns, exact
 //   u64 platform_now_coarse(ctx)              cheap, may lag by milliseconds
@@ -242,12 +243,13 @@ DATAPATH_INLINE int speaks_dns(const struct packet_class* c) {
 }
 
 // The first packets of a flow, and all of a name server's.
-DATAPATH_INLINE void sample_flow(platform_ctx ctx, const struct flow_entry* entry, const struct flow_key* key,
+DATAPATH_INLINE void sample_flow(platform_ctx ctx, const struct flow_head* head,
+                                 const struct flow_counts* counts, const struct flow_key* key,
                                  const struct packet_class* c) {
-    __u64 before = entry->packets_out + entry->packets_in;
+    __u64 before = counts->packets_out + counts->packets_in;
     __u64 most = c->walk.l4_proto == PROTO_TCP ? SAMPLED_PACKETS_MAX : SAMPLED_DATAGRAMS_MAX;
     if (LIKELY(before >= most) && LIKELY(!speaks_dns(c))) return;
-    platform_sample(ctx, key, c, (__u32)entry->initiator << SAMPLE_INITIATOR_SHIFT);
+    platform_sample(ctx, key, c, (__u32)head->initiator << SAMPLE_INITIATOR_SHIFT);
 }
 #endif
 
@@ -265,11 +267,12 @@ DATAPATH_INLINE void flow_news(platform_ctx ctx, struct section_state* section, 
 
 // Whether to look again who sends: at a flow's first segment with data (the process that connects need not be
 // the one that sends), every 256 packets, and every four seconds.
-DATAPATH_INLINE int sender_due(const struct flow_entry* entry, const struct flow_packet* p, __u64 now) {
+DATAPATH_INLINE int sender_due(const struct flow_head* head, const struct flow_counts* counts,
+                               const struct flow_packet* p, __u64 now) {
     if (p->direction != DIRECTION_OUT) return 0;
-    return (((now ^ entry->last_seen_ns) >> SENDER_WINDOW_SHIFT) |
-            ((entry->packets_out ^ (entry->packets_out + p->packets)) >> SENDER_PACKETS_SHIFT) |
-            (p->tcp_flags & TCP_PSH & ~entry->tcp_flags_out)) != 0;
+    return (((now ^ counts->last_seen_ns) >> SENDER_WINDOW_SHIFT) |
+            ((counts->packets_out ^ (counts->packets_out + p->packets)) >> SENDER_PACKETS_SHIFT) |
+            (p->tcp_flags & TCP_PSH & ~head->tcp_flags_out)) != 0;
 }
 
 // Finds or makes the flow's entry and adds the packet. Returns its slot, SLOT_NONE where it found none.
@@ -292,21 +295,22 @@ DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* 
             section->spilled++;
     }
     __u32 slot = search.found != SLOT_NONE ? search.found : search.free;
-    struct flow_entry* entry = slot != SLOT_NONE ? platform_flow(ctx, slot) : 0;
-    if (UNLIKELY(!entry)) {
+    struct flow_head* head = slot != SLOT_NONE ? platform_flow(ctx, slot) : 0;
+    if (UNLIKELY(!head)) {
         flow_lost(ctx, section, key, c);
         return SLOT_NONE;
     }
+    struct flow_counts* counts = platform_counts(ctx, slot, head);
     if (LIKELY(search.found != SLOT_NONE)) {
         __u64 now = platform_now_coarse(ctx);
 #ifdef PLATFORM_SAMPLES
-        sample_flow(ctx, entry, key, c);
+        sample_flow(ctx, head, counts, key, c);
 #endif
 #ifdef PLATFORM_SENDERS
-        int due = sender_due(entry, &packet, now);
+        int due = sender_due(head, counts, &packet, now);
 #endif
-        if (UNLIKELY(flow_add(ctx, entry, &packet, now)))
-            flow_news(ctx, section, EVENT_FLOW_VOLUME, slot, &packet, key, entry->bytes_out);
+        if (UNLIKELY(flow_add(ctx, head, counts, &packet, now)))
+            flow_news(ctx, section, EVENT_FLOW_VOLUME, slot, &packet, key, counts->bytes_out);
 #ifdef PLATFORM_SENDERS
         else if (UNLIKELY(due))
             platform_look(ctx, section, 0, slot);
@@ -326,14 +330,14 @@ DATAPATH_INLINE __u32 account_flow(platform_ctx ctx, const struct packet_facts* 
 #ifdef PLATFORM_SENDERS
     platform_sender_unseen(ctx, slot);
 #endif
-    flow_create(ctx, entry, key, tag, &packet);
+    flow_create(ctx, head, counts, key, tag, &packet);
 #ifdef PLATFORM_SAMPLES
-    platform_sample(ctx, key, c, (__u32)entry->initiator << SAMPLE_INITIATOR_SHIFT);
+    platform_sample(ctx, key, c, (__u32)head->initiator << SAMPLE_INITIATOR_SHIFT);
 #endif
 #ifdef PLATFORM_TAGS
     platform_tag_taken(ctx, slot, tag);
 #endif
-    flow_news(ctx, section, EVENT_FLOW_NEW, slot, &packet, key, entry->bytes_out);
+    flow_news(ctx, section, EVENT_FLOW_NEW, slot, &packet, key, counts->bytes_out);
     return slot;
 }
 

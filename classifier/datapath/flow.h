@@ -86,10 +86,10 @@ DATAPATH_INLINE void flow_search_window(platform_ctx ctx, const struct flow_key*
         if (copy == FLOW_FREE && search->free == SLOT_NONE) search->free = bucket + at;
         if (copy != tag) continue;
 #endif
-        struct flow_entry* entry = platform_flow(ctx, bucket + at);
-        if (!entry) continue;
-        __u32 seen = *(volatile __u32*)&entry->tag;
-        if (seen == tag && flow_key_equal(&entry->key, key)) {
+        struct flow_head* head = platform_flow(ctx, bucket + at);
+        if (!head) continue;
+        __u32 seen = *(volatile __u32*)&head->tag;
+        if (seen == tag && flow_key_equal(&head->key, key)) {
             search->found = bucket + at;
             return;
         }
@@ -101,93 +101,107 @@ DATAPATH_INLINE void flow_search_window(platform_ctx ctx, const struct flow_key*
 
 // Who opened the connection. A SYN tells for sure; else the side with the registered port is taken for the
 // server, else the sender of the first packet for the client; of an echo reply its receiver.
-DATAPATH_INLINE void flow_initiator(struct flow_entry* entry, const struct flow_packet* p, int is_new) {
+DATAPATH_INLINE void flow_initiator(struct flow_head* head, const struct flow_packet* p, int is_new) {
     __u8 sender = p->direction == DIRECTION_OUT ? INITIATOR_LOCAL : INITIATOR_REMOTE;
     __u8 receiver = p->direction == DIRECTION_OUT ? INITIATOR_REMOTE : INITIATOR_LOCAL;
     if (p->tcp_flags & TCP_SYN) {
-        entry->initiator = (p->tcp_flags & TCP_ACK) ? receiver : sender;
-        entry->initiator_sure = 1;
+        head->initiator = (p->tcp_flags & TCP_ACK) ? receiver : sender;
+        head->initiator_sure = 1;
         return;
     }
     if (!is_new) return;
-    __u16 local_port = host16(entry->key.local_port);
-    __u16 remote_port = host16(entry->key.remote_port);
-    entry->initiator = p->is_answer ? receiver : sender;
-    if (remote_port != 0 && remote_port < 1024 && local_port >= 1024) entry->initiator = INITIATOR_LOCAL;
-    if (local_port != 0 && local_port < 1024 && remote_port >= 1024) entry->initiator = INITIATOR_REMOTE;
+    __u16 local_port = host16(head->key.local_port);
+    __u16 remote_port = host16(head->key.remote_port);
+    head->initiator = p->is_answer ? receiver : sender;
+    if (remote_port != 0 && remote_port < 1024 && local_port >= 1024) head->initiator = INITIATOR_LOCAL;
+    if (local_port != 0 && local_port < 1024 && remote_port >= 1024) head->initiator = INITIATOR_REMOTE;
 }
 
 // Round trip of the handshake, whoever opened: from the SYN-bearing segment we sent to the first
 // acknowledgement we got. A segment sent twice gives no sample (Karn, RFC 6298 section 3).
-DATAPATH_INLINE void flow_handshake(platform_ctx ctx, struct flow_entry* entry, const struct flow_packet* p) {
+DATAPATH_INLINE void flow_handshake(platform_ctx ctx, struct flow_head* head, struct flow_counts* counts,
+                                    const struct flow_packet* p) {
     if (p->direction == DIRECTION_OUT) {
         if (!(p->tcp_flags & TCP_SYN)) return;
-        __u64 again = entry->handshake_out_ns != 0 && entry->handshake_in_ns == 0;
-        entry->handshake_out_ns = again ? 1 : platform_now(ctx);
-        entry->handshake_in_ns = 0;
+        __u64 again = counts->handshake_out_ns != 0 && counts->handshake_in_ns == 0;
+        counts->handshake_out_ns = again ? 1 : platform_now(ctx);
+        counts->handshake_in_ns = 0;
         return;
     }
-    if (!(p->tcp_flags & TCP_ACK) || entry->handshake_in_ns != 0) return;
+    if (!(p->tcp_flags & TCP_ACK) || counts->handshake_in_ns != 0) return;
     __u64 now = platform_now(ctx);
-    entry->handshake_in_ns = now;
-    if (entry->handshake_out_ns <= 1 || now <= entry->handshake_out_ns) return;
-    __u64 rtt_us = (now - entry->handshake_out_ns) / 1000;
+    counts->handshake_in_ns = now;
+    if (counts->handshake_out_ns <= 1 || now <= counts->handshake_out_ns) return;
+    __u64 rtt_us = (now - counts->handshake_out_ns) / 1000;
     if (rtt_us == 0) rtt_us = 1;
     if (rtt_us > 0xffffffff) return;
-    if (entry->handshake_rtt_us == 0 || rtt_us < entry->handshake_rtt_us)
-        entry->handshake_rtt_us = (__u32)rtt_us;
+    if (head->handshake_rtt_us == 0 || rtt_us < head->handshake_rtt_us)
+        head->handshake_rtt_us = (__u32)rtt_us;
 }
 
 // Adds a packet to its entry. Returns 1 when bytes_out has reached notify_bytes_out: the caller sends an
 // event.
-DATAPATH_INLINE int flow_add(platform_ctx ctx, struct flow_entry* entry, const struct flow_packet* p,
-                             __u64 now) {
-    if (now > entry->last_seen_ns) entry->last_seen_ns = now;
+DATAPATH_INLINE int flow_add(platform_ctx ctx, struct flow_head* head, struct flow_counts* counts,
+                             const struct flow_packet* p, __u64 now) {
+    if (now > counts->last_seen_ns) counts->last_seen_ns = now;
 #ifndef __bpf__
     // Which way it goes is a toss-up for a CPU that guesses branches: none is made of it.
-    __u64* counters = &entry->packets_out + 2 * p->direction;
+    __u64* counters = &counts->packets_out + 2 * p->direction;
     counters[0] += p->packets;
     counters[1] += p->ip_bytes;
-    (&entry->tcp_flags_out)[p->direction] |= p->tcp_flags;
+    (&head->tcp_flags_out)[p->direction] |= p->tcp_flags;
 #else
     if (p->direction == DIRECTION_IN) {
-        entry->packets_in += p->packets;
-        entry->bytes_in += p->ip_bytes;
-        entry->tcp_flags_in |= p->tcp_flags;
+        counts->packets_in += p->packets;
+        counts->bytes_in += p->ip_bytes;
+        head->tcp_flags_in |= p->tcp_flags;
     } else {
-        entry->packets_out += p->packets;
-        entry->bytes_out += p->ip_bytes;
-        entry->tcp_flags_out |= p->tcp_flags;
+        counts->packets_out += p->packets;
+        counts->bytes_out += p->ip_bytes;
+        head->tcp_flags_out |= p->tcp_flags;
     }
 #endif
     if (p->tcp_flags) {
-        if (p->tcp_flags & TCP_SYN) flow_initiator(entry, p, 0);
-        if ((p->tcp_flags & TCP_SYN) || entry->handshake_in_ns == 0) flow_handshake(ctx, entry, p);
+        if (p->tcp_flags & TCP_SYN) flow_initiator(head, p, 0);
+        if ((p->tcp_flags & TCP_SYN) || counts->handshake_in_ns == 0) flow_handshake(ctx, head, counts, p);
     }
-    if (LIKELY(entry->bytes_out < entry->notify_bytes_out)) return 0;
-    entry->notify_bytes_out = entry->bytes_out * 2;
+    if (LIKELY(counts->bytes_out < counts->notify_bytes_out)) return 0;
+    counts->notify_bytes_out = counts->bytes_out * 2;
     return 1;
 }
 
-// Makes an entry of a free slot; the tag is published last, behind everything that a reader may look at.
-DATAPATH_INLINE void flow_create(platform_ctx ctx, struct flow_entry* entry, const struct flow_key* key,
-                                 __u32 tag, const struct flow_packet* p) {
-    __u64 now = platform_now(ctx);
-    // A line after the other: g++ makes a loop of both together.
-    __builtin_memset(entry, 0, sizeof *entry / 2);
-    __builtin_memset((__u8*)entry + sizeof *entry / 2, 0, sizeof *entry / 2);
-    entry->key = *key;
-    entry->first_seen_ns = now;
-    entry->last_seen_ns = now;
-    entry->notify_bytes_out = VOLUME_EVENT_MIN;
-    entry->ifindex = p->ifindex;
-    flow_initiator(entry, p, 1);
+// The head of a flow, but for its tag.
+DATAPATH_INLINE void flow_open(struct flow_head* head, const struct flow_key* key,
+                               const struct flow_packet* p, __u64 now) {
+    int out = p->direction == DIRECTION_OUT;
+    head->key = *key;
+    head->first_seen_ns = now;
+    head->handshake_rtt_us = 0;
+    head->ifindex = p->ifindex;
+    head->tcp_flags_out = out ? p->tcp_flags : 0;
+    head->tcp_flags_in = out ? 0 : p->tcp_flags;
+    head->initiator_sure = 0;
+    flow_initiator(head, p, 1);
+}
+
+// The counts of a flow that has its head: of its first packet, at that one's time.
+DATAPATH_INLINE void flow_begin(platform_ctx ctx, struct flow_head* head, struct flow_counts* counts,
+                                const struct flow_packet* p) {
+    __builtin_memset(counts, 0, sizeof *counts);
+    counts->notify_bytes_out = VOLUME_EVENT_MIN;
     // One more event than needed when the first packet is already large; never one less.
-    (void)flow_add(ctx, entry, p, now);
+    (void)flow_add(ctx, head, counts, p, head->first_seen_ns);
+}
+
+// Makes an entry of a free slot; the tag is published last, behind everything that a reader may look at.
+DATAPATH_INLINE void flow_create(platform_ctx ctx, struct flow_head* head, struct flow_counts* counts,
+                                 const struct flow_key* key, __u32 tag, const struct flow_packet* p) {
+    flow_open(head, key, p, platform_now(ctx));
+    flow_begin(ctx, head, counts, p);
 #ifdef __bpf__
-    __sync_fetch_and_xor(&entry->tag, tag);  // was 0; an atomic with result orders everything before it
+    __sync_fetch_and_xor(&head->tag, tag);  // was 0; an atomic with result orders everything before it
 #else
-    __atomic_store_n(&entry->tag, tag, __ATOMIC_RELEASE);
+    __atomic_store_n(&head->tag, tag, __ATOMIC_RELEASE);
 #endif
 }
 

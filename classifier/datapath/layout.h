@@ -12,7 +12,7 @@
 DATAPATH_BEGIN
 
 enum {
-    LAYOUT_VERSION = 1,
+    LAYOUT_VERSION = 2,
     CLASSES_MAX = 4096,  // destination classes; the first value of a region cell that is a block, not a class
     IFACE_SLOTS = 1024,  // interface counters are indexed by ifindex modulo this; 288 B per slot and CPU
     FLOW_PROBES = 8,     // slots of a bucket; a flow lies in one of two. A power of two
@@ -80,26 +80,37 @@ LAYOUT_ASSERT(sizeof(struct flow_key) == 40, "flow_key: a hole or a new member")
 //       -> FREE, after a grace period in which every program run that saw it live has ended.
 enum { FLOW_FREE = 0, FLOW_CLOSING = 1, FLOW_LIVE = 2 /* bit; the other 30 are hash bits */ };
 
-struct flow_entry {
+// What a flow is, and what its first packet says of it: later ones seldom change it.
+struct flow_head {
     __u32 tag;
     __u8 initiator;      // enum initiator, as far as this CPU saw
     __u8 tcp_flags_out;  // all flags seen, OR-ed (RFC 9293 section 3.1)
     __u8 tcp_flags_in;
     __u8 initiator_sure;  // 1: from a SYN or SYN-ACK; 0: from ports or from who was seen first
     struct flow_key key;
+    __u64 first_seen_ns;
+    __u32 handshake_rtt_us;  // smallest handshake round trip of this entry; 0: none
+    __u32 ifindex;           // interface of the first packet
+};
+LAYOUT_ASSERT(sizeof(struct flow_head) == 64, "flow_head: a cache line");
+
+// What every packet adds to.
+struct flow_counts {
     __u64 packets_out;  // on the wire: a super-packet counts as its segments
     __u64 bytes_out;    // IP bytes of the layer in the key: IPv4 total length, IPv6 payload length + 40
-    // second line
     __u64 packets_in;
     __u64 bytes_in;
-    __u64 first_seen_ns;
     __u64 last_seen_ns;
     __u64 notify_bytes_out;  // an event is sent when bytes_out reaches this; user space may lower it
     __u64 handshake_out_ns;  // first SYN-bearing segment we sent; 0: none, 1: sent twice (RFC 6298 3: no
                              // sample)
     __u64 handshake_in_ns;   // first ACK-bearing segment we received
-    __u32 handshake_rtt_us;  // smallest handshake round trip of this entry; 0: none
-    __u32 ifindex;           // interface of the first packet
+};
+LAYOUT_ASSERT(sizeof(struct flow_counts) == 64, "flow_counts: a cache line");
+
+struct flow_entry {
+    struct flow_head head;
+    struct flow_counts counts;
 };
 LAYOUT_ASSERT(sizeof(struct flow_entry) == 128, "flow_entry: two cache lines");
 

@@ -499,6 +499,8 @@ DATAPATH_INLINE int is_port(const struct walk_result* r, __u16 port) {
 }
 
 DATAPATH_INLINE int is_tunnel_port(__u16 port) {
+    // Most ports are below the least of these, or beyond the largest.
+    if (LIKELY((__u16)(port - PORT_GTPU) > PORT_VXLAN_LINUX - PORT_GTPU)) return 0;
     return port == PORT_VXLAN || port == PORT_GENEVE || port == PORT_GTPU || port == PORT_TEREDO ||
            port == PORT_GRE_IN_UDP || port == PORT_VXLAN_LINUX;
 }

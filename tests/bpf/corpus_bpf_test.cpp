@@ -64,11 +64,11 @@ public:
         if (theirs.size() != table_.slots()) return "slots";
         const datapath::flow_entry nothing{};
         for (std::uint32_t slot = 0; slot < theirs.size(); ++slot) {
-            const auto* ours = table_.entry_in(slot);
-            if (std::memcmp(&theirs[slot], ours != nullptr ? ours : &nothing, sizeof nothing) != 0)
-                return "slot " + std::to_string(slot) + (ours == nullptr ? ", free in user space" : "");
-            if (ours != nullptr &&
-                std::memcmp(&outers[slot], table_.outer_in(slot), sizeof(datapath::flow_outer)) != 0)
+            const auto ours = table_.entry_in(slot);
+            const datapath::flow_entry expected = ours.value_or(nothing);
+            if (std::memcmp(&theirs[slot], &expected, sizeof expected) != 0)
+                return "slot " + std::to_string(slot) + (ours ? "" : ", free in user space");
+            if (ours && std::memcmp(&outers[slot], table_.outer_in(slot), sizeof(datapath::flow_outer)) != 0)
                 return "outer addresses in slot " + std::to_string(slot);
         }
         return {};
@@ -90,14 +90,15 @@ public:
     };
     [[nodiscard]] Kept kept_by_kernel() const {
         Kept out{0, kernel_->losses()[datapath::LOSS_FLOWS_FULL]};
-        for (const auto& entry : kernel_->table()) out.packets += entry.packets_out + entry.packets_in;
+        for (const auto& entry : kernel_->table())
+            out.packets += entry.counts.packets_out + entry.counts.packets_in;
         return out;
     }
     [[nodiscard]] Kept kept_by_user_space() const {
         Kept out{0, table_.losses()[datapath::LOSS_FLOWS_FULL]};
         for (std::uint32_t slot = 0; slot < table_.slots(); ++slot)
-            if (const auto* entry = table_.entry_in(slot))
-                out.packets += entry->packets_out + entry->packets_in;
+            if (const auto entry = table_.entry_in(slot))
+                out.packets += entry->counts.packets_out + entry->counts.packets_in;
         return out;
     }
     [[nodiscard]] std::uint64_t fed() const { return fed_; }

@@ -75,11 +75,11 @@ TEST_CASE("a packet counts to its class, its interface and its flow", "[ebpf][bp
     CHECK(run.iface_totals().by_direction[dp::DIRECTION_OUT].seen.packets == 2);
     unsigned live = 0;
     for (const auto& entry : run.table()) {
-        if (!(entry.tag & dp::FLOW_LIVE)) continue;
+        if (!(entry.head.tag & dp::FLOW_LIVE)) continue;
         live++;
-        CHECK(entry.key.class_id == us);
-        CHECK(entry.bytes_out == 46);
-        CHECK(entry.first_seen_ns == 1000);
+        CHECK(entry.head.key.class_id == us);
+        CHECK(entry.counts.bytes_out == 46);
+        CHECK(entry.head.first_seen_ns == 1000);
     }
     CHECK(live == 1);  // home traffic has totals and no entry
     const auto events = run.take_events();
@@ -120,9 +120,9 @@ TEST_CASE("a full flow table loses no packet: flows and losses are what was sent
     }
     std::uint64_t packets_in_flows = 0, bytes_in_flows = 0;
     for (const auto& entry : run.table()) {
-        if (!(entry.tag & dp::FLOW_LIVE)) continue;
-        packets_in_flows += entry.packets_out;
-        bytes_in_flows += entry.bytes_out;
+        if (!(entry.head.tag & dp::FLOW_LIVE)) continue;
+        packets_in_flows += entry.counts.packets_out;
+        bytes_in_flows += entry.counts.bytes_out;
     }
     const auto losses = run.losses();
     CHECK(losses[dp::LOSS_FLOWS_FULL] > 0);
@@ -150,7 +150,7 @@ TEST_CASE("an event ring without room is a counted loss, and the flow is not tou
           SENT + (losses[dp::LOSS_FLOWS_FULL] != 0 ? 1 : 0) - losses[dp::LOSS_FLOWS_FULL]);
     std::uint64_t packets = losses[dp::LOSS_FLOWS_FULL];
     for (const auto& entry : run.table())
-        if (entry.tag & dp::FLOW_LIVE) packets += entry.packets_out;
+        if (entry.head.tag & dp::FLOW_LIVE) packets += entry.counts.packets_out;
     CHECK(packets == SENT);
 }
 
@@ -255,6 +255,6 @@ TEST_CASE("kernel and user space make equal tables, totals and losses of the sam
         CHECK(std::memcmp(&totals, &bench->classes[id], sizeof totals) == 0);
     }
     unsigned live = 0;
-    for (const auto& entry : table) live += (entry.tag & dp::FLOW_LIVE) != 0;
+    for (const auto& entry : table) live += (entry.head.tag & dp::FLOW_LIVE) != 0;
     CHECK(live > 200);
 }

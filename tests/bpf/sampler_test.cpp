@@ -84,9 +84,9 @@ TEST_CASE("a flood of new flows is counted whole, and sampled no more than the l
     CHECK(samples.sampled + samples.full <= samples_at_most(flows * ns_apart));
     std::uint64_t live = 0, in_flows = 0;
     for (const auto& entry : run.table()) {
-        if ((entry.tag & dp::FLOW_LIVE) == 0) continue;
+        if ((entry.head.tag & dp::FLOW_LIVE) == 0) continue;
         live++;
-        in_flows += entry.packets_out;
+        in_flows += entry.counts.packets_out;
     }
     const auto losses = run.losses();
     CHECK(live == in_flows);

@@ -244,18 +244,21 @@ Records run_file(const Given& given) {
 
 FlowRecord record_of(const datapath::flow_entry& entry, const datapath::flow_outer& outer) {
     FlowRecord record;
-    record.counters = {entry.packets_out, entry.bytes_out, entry.packets_in, entry.bytes_in};
-    record.initiator = static_cast<datapath::initiator>(entry.initiator);
-    record.initiator_sure = entry.initiator_sure != 0;
-    record.tcp_flags_out = entry.tcp_flags_out;
-    record.tcp_flags_in = entry.tcp_flags_in;
-    if (entry.key.tunnel != datapath::TUNNEL_NONE) {
+    record.counters = {entry.counts.packets_out, entry.counts.bytes_out, entry.counts.packets_in,
+                       entry.counts.bytes_in};
+    record.initiator = static_cast<datapath::initiator>(entry.head.initiator);
+    record.initiator_sure = entry.head.initiator_sure != 0;
+    record.tcp_flags_out = entry.head.tcp_flags_out;
+    record.tcp_flags_in = entry.head.tcp_flags_in;
+    if (entry.head.key.tunnel != datapath::TUNNEL_NONE) {
         record.outer_local = Address::from_bytes(outer.local_addr);
         record.outer_remote = Address::from_bytes(outer.remote_addr);
     }
-    record.first_seen = Timestamp(std::chrono::nanoseconds(static_cast<std::int64_t>(entry.first_seen_ns)));
-    record.last_seen = Timestamp(std::chrono::nanoseconds(static_cast<std::int64_t>(entry.last_seen_ns)));
-    record.handshake_rtt_us = entry.handshake_rtt_us;
+    record.first_seen =
+        Timestamp(std::chrono::nanoseconds(static_cast<std::int64_t>(entry.head.first_seen_ns)));
+    record.last_seen =
+        Timestamp(std::chrono::nanoseconds(static_cast<std::int64_t>(entry.counts.last_seen_ns)));
+    record.handshake_rtt_us = entry.head.handshake_rtt_us;
     return record;
 }
 
@@ -285,8 +288,8 @@ Records run_ebpf(const Given& given) {
     Records records;
     const auto table = kernel->table();
     for (std::size_t slot = 0; slot < table.size(); ++slot)
-        if (table[slot].tag != datapath::FLOW_FREE)
-            records.flows.emplace(table[slot].key, record_of(table[slot], kernel->outers()[slot]));
+        if (table[slot].head.tag != datapath::FLOW_FREE)
+            records.flows.emplace(table[slot].head.key, record_of(table[slot], kernel->outers()[slot]));
     for (std::uint32_t id = 0; id < given.region.class_count(); ++id)
         records.classes.push_back(kernel->class_totals(id));
     records.interface = kernel->iface_totals();

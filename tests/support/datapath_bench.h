@@ -39,7 +39,8 @@ DATAPATH_INLINE __u32 platform_region_cells(platform_ctx ctx);
 DATAPATH_INLINE iface_direction* platform_iface(platform_ctx ctx, __u8 direction);
 DATAPATH_INLINE class_traffic* platform_class(platform_ctx ctx, __u16 class_id, __u8 direction);
 DATAPATH_INLINE section_state* platform_section(platform_ctx ctx);
-DATAPATH_INLINE flow_entry* platform_flow(platform_ctx ctx, __u32 slot);
+DATAPATH_INLINE flow_head* platform_flow(platform_ctx ctx, __u32 slot);
+DATAPATH_INLINE flow_counts* platform_counts(platform_ctx ctx, __u32 slot, flow_head* head);
 DATAPATH_INLINE flow_outer* platform_outer(platform_ctx ctx, __u32 slot);
 DATAPATH_INLINE __u32 platform_slot_mask(platform_ctx ctx);
 DATAPATH_INLINE __u64 platform_hash_seed(platform_ctx ctx);
@@ -92,7 +93,7 @@ struct Bench {
     [[nodiscard]] std::vector<flow_entry> live() const {
         std::vector<flow_entry> entries;
         for (const auto& entry : flows)
-            if (entry.tag & FLOW_LIVE) entries.push_back(entry);
+            if (entry.head.tag & FLOW_LIVE) entries.push_back(entry);
         return entries;
     }
 };
@@ -150,8 +151,11 @@ DATAPATH_INLINE class_traffic* platform_class(platform_ctx ctx, __u16 class_id, 
 DATAPATH_INLINE section_state* platform_section(platform_ctx ctx) {
     return &ctx->section;
 }
-DATAPATH_INLINE flow_entry* platform_flow(platform_ctx ctx, __u32 slot) {
-    return &ctx->flows[slot];
+DATAPATH_INLINE flow_head* platform_flow(platform_ctx ctx, __u32 slot) {
+    return &ctx->flows[slot].head;
+}
+DATAPATH_INLINE flow_counts* platform_counts(platform_ctx ctx, __u32 slot, flow_head*) {
+    return &ctx->flows[slot].counts;
 }
 DATAPATH_INLINE flow_outer* platform_outer(platform_ctx ctx, __u32 slot) {
     return &ctx->outers[slot];

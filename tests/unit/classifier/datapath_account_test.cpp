@@ -60,13 +60,13 @@ TEST_CASE("both directions meet in one entry", "[classifier][account]") {
     bench.account(tcp("10.0.0.1", "30.0.0.1", 40000, 443, TCP_ACK, 100), DIRECTION_OUT);
     const auto flows = bench.live();
     REQUIRE(flows.size() == 1);
-    CHECK(flows[0].packets_out == 2);
-    CHECK(flows[0].bytes_out == 40 + 140);
-    CHECK(flows[0].packets_in == 1);
-    CHECK(flows[0].tcp_flags_out == (TCP_SYN | TCP_ACK));
-    CHECK(flows[0].tcp_flags_in == (TCP_SYN | TCP_ACK));
-    CHECK(flows[0].initiator == INITIATOR_LOCAL);
-    CHECK(flows[0].initiator_sure == 1);
+    CHECK(flows[0].counts.packets_out == 2);
+    CHECK(flows[0].counts.bytes_out == 40 + 140);
+    CHECK(flows[0].counts.packets_in == 1);
+    CHECK(flows[0].head.tcp_flags_out == (TCP_SYN | TCP_ACK));
+    CHECK(flows[0].head.tcp_flags_in == (TCP_SYN | TCP_ACK));
+    CHECK(flows[0].head.initiator == INITIATOR_LOCAL);
+    CHECK(flows[0].head.initiator_sure == 1);
 }
 
 TEST_CASE("the initiator is who sent the SYN, else the side without the registered port",
@@ -91,8 +91,8 @@ TEST_CASE("the initiator is who sent the SYN, else the side without the register
                       one.way);
         INFO(one.sport << " > " << one.dport << " flags " << int{one.flags});
         REQUIRE(bench.live().size() == 1);
-        CHECK(static_cast<int>(bench.live()[0].initiator) == one.expected);
-        CHECK((bench.live()[0].initiator_sure == 1) == one.sure);
+        CHECK(static_cast<int>(bench.live()[0].head.initiator) == one.expected);
+        CHECK((bench.live()[0].head.initiator_sure == 1) == one.sure);
     }
 }
 
@@ -104,7 +104,7 @@ TEST_CASE("the handshake round trip is measured whoever opens", "[classifier][ac
     bench.account(tcp("10.0.0.1", "30.0.0.1", 40000, 443, TCP_ACK), DIRECTION_OUT);
     bench.now += 5'000'000;
     bench.account(tcp("30.0.0.1", "10.0.0.1", 443, 40000, TCP_ACK, 10), DIRECTION_IN);
-    CHECK(bench.live()[0].handshake_rtt_us == 20'500);
+    CHECK(bench.live()[0].head.handshake_rtt_us == 20'500);
 
     auto served = europe();
     served.account(tcp("30.0.0.1", "10.0.0.1", 50000, 443, TCP_SYN), DIRECTION_IN);
@@ -112,7 +112,7 @@ TEST_CASE("the handshake round trip is measured whoever opens", "[classifier][ac
     served.account(tcp("10.0.0.1", "30.0.0.1", 443, 50000, TCP_SYN | TCP_ACK), DIRECTION_OUT);
     served.now += 90'000'000;
     served.account(tcp("30.0.0.1", "10.0.0.1", 50000, 443, TCP_ACK), DIRECTION_IN);
-    CHECK(served.live()[0].handshake_rtt_us == 90'000);
+    CHECK(served.live()[0].head.handshake_rtt_us == 90'000);
 
     auto again = europe();  // a SYN sent twice: which one was answered is not known
     again.account(tcp("10.0.0.1", "30.0.0.1", 40000, 443, TCP_SYN), DIRECTION_OUT);
@@ -120,7 +120,7 @@ TEST_CASE("the handshake round trip is measured whoever opens", "[classifier][ac
     again.account(tcp("10.0.0.1", "30.0.0.1", 40000, 443, TCP_SYN), DIRECTION_OUT);
     again.now += 10'000'000;
     again.account(tcp("30.0.0.1", "10.0.0.1", 443, 40000, TCP_SYN | TCP_ACK), DIRECTION_IN);
-    CHECK(again.live()[0].handshake_rtt_us == 0);
+    CHECK(again.live()[0].head.handshake_rtt_us == 0);
 }
 
 TEST_CASE("a super-packet counts as the segments that the wire carries", "[classifier][account]") {
@@ -130,8 +130,8 @@ TEST_CASE("a super-packet counts as the segments that the wire carries", "[class
         ip("10.0.0.1", "30.0.0.1", PROTO_TCP).tcp(40000, 443, TCP_ACK, 12).payload(10'000).bytes();
     for (const __u32 segments : {7u, 0u}) bench.account(bytes, DIRECTION_OUT, segments, 1448);
     const auto flow = bench.live().at(0);
-    CHECK(flow.packets_out == 2 * 7);
-    CHECK(flow.bytes_out == 2 * (10'000 + 7 * 52));
+    CHECK(flow.counts.packets_out == 2 * 7);
+    CHECK(flow.counts.bytes_out == 2 * (10'000 + 7 * 52));
     const auto& out = bench.iface.by_direction[DIRECTION_OUT];
     CHECK(out.seen.bytes == 2 * (10'000 + 7 * 66));
     CHECK(out.as_given.packets == 2);
@@ -161,7 +161,7 @@ TEST_CASE("of carrier and content the worse region counts", "[classifier][accoun
                       .bytes(),
                   DIRECTION_OUT);
     REQUIRE(bench.live().size() == 1);
-    CHECK(Address::from_bytes(bench.live()[0].key.remote_addr).to_string() == "20.0.0.2");
+    CHECK(Address::from_bytes(bench.live()[0].head.key.remote_addr).to_string() == "20.0.0.2");
     CHECK(bench.iface.by_direction[DIRECTION_OUT].outcome[OUTCOME_OUTSIDE].packets == 1);
 }
 
@@ -215,8 +215,8 @@ TEST_CASE("a full table loses flows, never bytes", "[classifier][account]") {
     __u64 flow_packets = 0;
     __u64 flow_bytes = 0;
     for (const auto& flow : bench.live()) {
-        flow_packets += flow.packets_out;
-        flow_bytes += flow.bytes_out;
+        flow_packets += flow.counts.packets_out;
+        flow_bytes += flow.counts.bytes_out;
     }
     CHECK(bench.live().size() > 250);
     CHECK(flow_packets + bench.losses[LOSS_FLOWS_FULL] == packets);
@@ -250,17 +250,18 @@ TEST_CASE("slots freed in any order leave no flow behind", "[classifier][account
             sent[{host, port}]++;
         if (random() % 4 == 0) {  // take a random slot out, as the drain does
             auto& entry = bench.flows[random() % 64];
-            if (!(entry.tag & FLOW_LIVE)) continue;
-            const auto key = std::pair{int{entry.key.remote_addr[15]}, int{host16(entry.key.local_port)}};
-            REQUIRE(entry.packets_out == sent[key]);
+            if (!(entry.head.tag & FLOW_LIVE)) continue;
+            const auto key =
+                std::pair{int{entry.head.key.remote_addr[15]}, int{host16(entry.head.key.local_port)}};
+            REQUIRE(entry.counts.packets_out == sent[key]);
             sent.erase(key);
-            entry.tag = FLOW_FREE;
+            entry.head.tag = FLOW_FREE;
         }
     }
     CHECK(bench.section.spilled > 0);
     std::map<std::pair<int, int>, __u64> kept;
     for (const auto& flow : bench.live())
-        kept[{flow.key.remote_addr[15], host16(flow.key.local_port)}] += flow.packets_out;
+        kept[{flow.head.key.remote_addr[15], host16(flow.head.key.local_port)}] += flow.counts.packets_out;
     CHECK(kept == sent);
 }
 
