@@ -31,7 +31,7 @@ public:
     Periods(std::chrono::milliseconds gap, std::size_t groups_max, GroupHash hash, WindowBudget& budget);
     // Something when this activity is a contact that ends an interval.
     std::optional<Found> add(const GroupKey& key, std::uint64_t hash, Timestamp at);
-    [[nodiscard]] GroupPlaces* places() noexcept { return &groups_; }
+    [[nodiscard]] const GroupPlaces* places() const noexcept { return &groups_; }
     [[nodiscard]] std::optional<Found> find(const GroupKey& key) const;  // what add() found last
     void clear(const GroupKey& key);
     // Those that have been silent for longer than `silent`.
@@ -63,7 +63,7 @@ public:
     LastSeen(std::size_t groups_max, GroupHash hash, WindowBudget& budget);
     // The time before, if there was one that is not forgotten.
     std::optional<Timestamp> see(const GroupKey& key, std::uint64_t hash, Timestamp at);
-    [[nodiscard]] GroupPlaces* places() noexcept { return &groups_; }
+    [[nodiscard]] const GroupPlaces* places() const noexcept { return &groups_; }
     [[nodiscard]] std::optional<Timestamp> find(const GroupKey& key) const;
     void erase(const GroupKey& key);
     void drop_before(Timestamp when, std::size_t steps);

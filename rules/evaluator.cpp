@@ -338,7 +338,7 @@ void Evaluator::evaluate(std::span<const FlowUpdate> updates, Timestamp now, std
             const Plan::OfClass& of_class = state.of_class(update, handler);
             if (!of_class.idle) state.prepare(*last++, update, of_class);
         }
-        for (const State::Prepared* next = first; next != last; ++next) state.expect_groups(*next);
+        for (const State::Prepared* next = first; next != last; ++next) state.prefetch_groups(*next);
         State::Prepared* next = first;
         for (const FlowUpdate& update : some) {
             std::uint64_t missing = never;

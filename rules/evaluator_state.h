@@ -34,10 +34,10 @@ struct Evaluator::State {
     struct Brief {
         RuleState* state;
         const Rule* rule;
-        GroupPlaces* groups;  // that it counts in; null: none
-        std::uint32_t key;    // index into Prepared::keys
-        bool key_ahead;       // headers and class are all of its key
-        bool plain;           // every flow has a group, and none is excused
+        const GroupPlaces* groups;  // that it counts in; null: none
+        std::uint32_t key;          // index into Prepared::keys
+        bool key_ahead;             // headers and class are all of its key
+        bool plain;                 // every flow has a group, and none is excused
         bool counts_names;
         std::array<bool, 2> counts;  // updates with nothing out, and with something
     };
@@ -92,10 +92,11 @@ struct Evaluator::State {
     [[nodiscard]] bool may_count(const FlowUpdate& update) const noexcept {
         return is_outbound(update) || counts_inbound;
     }
-    void expect_groups(const Prepared& update) {
+    void prefetch_groups(const Prepared& update) const {
         for (const Plan::Candidate& candidate : update.left) {
             const Brief& rule = briefs[candidate.index];
-            if (rule.key_ahead && rule.groups != nullptr) rule.groups->expect(update.keys[rule.key].hash);
+            if (rule.key_ahead && rule.groups != nullptr)
+                rule.groups->prefetch_group(update.keys[rule.key].hash);
         }
     }
     std::uint64_t take_turn(Prepared& told, const FlowFacts& facts, std::vector<Finding>& out);

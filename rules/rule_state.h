@@ -41,7 +41,7 @@ public:
                                           : count_other(rule, flow, key, hash, reached, hit);
     }
     // Where count() looks for its groups; null: it has none.
-    [[nodiscard]] GroupPlaces* places() noexcept {
+    [[nodiscard]] const GroupPlaces* places() const noexcept {
         return windows_    ? windows_->places()
                : distinct_ ? distinct_->places()
                : periods_  ? periods_->places()

@@ -92,7 +92,7 @@ public:
     Sum add(const GroupKey& key, std::uint64_t amount, bool new_flow, Timestamp at, Timestamp end) {
         return add(key, hash_(key), {amount, 0, new_flow ? 1u : 0u}, at, end);
     }
-    [[nodiscard]] GroupPlaces* places() noexcept { return &groups_; }
+    [[nodiscard]] const GroupPlaces* places() const noexcept { return &groups_; }
     // What it holds at `end`, without changing it.
     [[nodiscard]] Amounts amounts(const GroupKey& key, Timestamp end) const;
     [[nodiscard]] std::uint64_t value(const GroupKey& key, Timestamp end) const {
@@ -189,7 +189,7 @@ public:
     DistinctWindows(Config config, WindowBudget& budget);
     Count add(const GroupKey& key, std::uint64_t hash, std::uint64_t value, std::uint64_t weight,
               Timestamp at, Timestamp end);
-    [[nodiscard]] GroupPlaces* places() noexcept { return &groups_; }
+    [[nodiscard]] const GroupPlaces* places() const noexcept { return &groups_; }
     [[nodiscard]] std::uint64_t count(const GroupKey& key, Timestamp end) const;
     void clear(const GroupKey& key);
     void drop_empty(Timestamp end, std::size_t steps) { groups_.drop_before(buckets_.oldest(end), steps); }

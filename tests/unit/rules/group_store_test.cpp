@@ -126,7 +126,7 @@ TEST_CASE("a store holds and evicts what one of standard containers would",
                     expected.drop_before(activity - 5, 7);
                 } else {
                     used.prefetch(hash_of(group));
-                    used.expect(hash_of(group));
+                    used.prefetch_group(hash_of(group));
                     auto& slot = used.find_or_make(key_of(group), hash_of(group));
                     used.touch(slot, activity);
                     slot.payload.values.push_back(group);
