@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rules/group_store.h"
 
-#include <linux/mman.h>  // MADV_COLLAPSE
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -12,7 +11,6 @@ namespace egresswatch::rules {
 
 namespace {
 
-constexpr std::size_t huge_page = std::size_t{2} << 20;
 constexpr std::size_t entries_min = 64;
 
 // Of a table when it is largest.
@@ -20,21 +18,12 @@ std::size_t entries_for(std::size_t groups) {
     return std::max(entries_min, std::bit_ceil(2 * groups));
 }
 
-// Most stores hold little: what comes first is in small pages, ...
+// In small pages: most stores hold little, and clearing large ones costs more than the TLB misses that they
+// spare; what a search needs is fetched ahead.
 ZeroedArray<std::byte> address_space(std::size_t bytes) {
-    if (bytes <= huge_page) return ZeroedArray<std::byte>(bytes);
-    // Whole huge pages: then the kernel aligns it to one.
-    ZeroedArray<std::byte> out((bytes + huge_page - 1) & ~(huge_page - 1));
-    (void)madvise(out.data(), huge_page, MADV_NOHUGEPAGE);
+    ZeroedArray<std::byte> out(bytes);
+    (void)madvise(out.data(), bytes, MADV_NOHUGEPAGE);
     return out;
-}
-
-// ... until the table is as large as it gets: every search of a large store is a page of its own.
-void gather(ZeroedArray<std::byte>& memory) {
-    if (memory.size() <= huge_page) return;
-    // Where the kernel cannot (before 6.1), or has none, it stays in small pages.
-    (void)madvise(memory.data(), huge_page, MADV_HUGEPAGE);
-    (void)madvise(memory.data(), huge_page, MADV_COLLAPSE);
 }
 
 }  // namespace
@@ -59,7 +48,6 @@ void GroupPlaces::grow() {
     std::fill_n(table_, entries, Entry{});
     for (Number next = oldest(); next != none; next = links_[next].newer)
         table_[free_place(links_[next].tag)] = {links_[next].tag, next};
-    if (entries == entries_for(groups_max_)) gather(memory_);
 }
 
 }  // namespace egresswatch::rules
