@@ -464,8 +464,10 @@ std::uint32_t FlowTable::State::classify_chunk(std::span<const PacketInput> pack
     return known_bits;
 }
 
-void FlowTable::State::account_chunk(std::span<const PacketInput> packets, std::span<const ReadPacket> chunk,
-                                     InterfaceTally& tally, FlowSink& sink) {
+// Returns a bit for each packet whose tuple was known.
+std::uint32_t FlowTable::State::account_chunk(std::span<const PacketInput> packets,
+                                              std::span<const ReadPacket> chunk, InterfaceTally& tally,
+                                              FlowSink& sink) {
     using Kind = ClassifiedPacket::Kind;
     const std::uint32_t known_bits = classify_chunk(packets, chunk, tally);
     const ClassifiedBatch::Content& content = *own_batch.content_;
@@ -486,14 +488,15 @@ void FlowTable::State::account_chunk(std::span<const PacketInput> packets, std::
         take_one(*others[other], packets[i], likely[other], was_undecided ? decided_outer : outer, sink);
         ++other;
     }
+    return known_bits;
 }
 
 // Of the last packet of a chunk that is done with.
-void FlowTable::State::note_verdict(const ReadPacket& seen) {
-    const KnownTuple* tuple = seen.tuple;
-    if (tuple != nullptr && tuple->is_of(seen.plain, seen.word)) {
-        verdict = {static_cast<outcome>(tuple->outcome()), static_cast<direction>(tuple->direction()),
-                   tuple->key, seen.plain.ip_bytes};
+void FlowTable::State::note_verdict(const ReadPacket& seen, bool is_known) {
+    if (is_known) {
+        const KnownTuple& tuple = *seen.tuple;
+        verdict = {static_cast<outcome>(tuple.outcome()), static_cast<direction>(tuple.direction()),
+                   tuple.key, seen.plain.ip_bytes};
         return;
     }
     const ClassifiedBatch::Content& content = *own_batch.content_;
@@ -518,8 +521,10 @@ void FlowTable::account(std::span<const PacketInput> packets, FlowSink& sink) {
     std::array<ReadPacket, chunk_max> chunk;
     for (std::size_t begin = 0; begin < packets.size(); begin += chunk_max) {
         const std::size_t size = read_chunk(packets, begin, s.known, chunk);
-        s.account_chunk(packets.subspan(begin, size), std::span(chunk).first(size), tally, sink);
-        if (begin + size == packets.size()) s.note_verdict(chunk[size - 1]);
+        const std::uint32_t known_bits =
+            s.account_chunk(packets.subspan(begin, size), std::span(chunk).first(size), tally, sink);
+        if (begin + size == packets.size())
+            s.note_verdict(chunk[size - 1], (known_bits >> (size - 1) & 1) != 0);
     }
 }
 

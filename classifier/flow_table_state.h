@@ -40,9 +40,9 @@ struct FlowTable::State : datapath::TablePlatform {
     void take(const ClassifiedBatch::Content& batch, std::span<const PacketInput> packets, FlowSink& sink);
     void take_one(const ClassifiedPacket& packet, const PacketInput& its_input, std::uint32_t likely,
                   const datapath::flow_outer*& carriers, FlowSink& sink);
-    void account_chunk(std::span<const PacketInput> packets, std::span<const ReadPacket> chunk,
-                       InterfaceTally& tally, FlowSink& sink);
-    void note_verdict(const ReadPacket& seen);
+    std::uint32_t account_chunk(std::span<const PacketInput> packets, std::span<const ReadPacket> chunk,
+                                InterfaceTally& tally, FlowSink& sink);
+    void note_verdict(const ReadPacket& seen, bool is_known);
     void add_known(const PacketInput& packet, const ReadPacket& seen, FlowSink& sink);
     [[nodiscard]] bool is_entry_of(KnownTuple& tuple) const noexcept;
     [[nodiscard]] std::uint32_t classify_chunk(std::span<const PacketInput> packets,

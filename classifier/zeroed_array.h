@@ -21,12 +21,13 @@ class ZeroedArray {
 
 public:
     ZeroedArray() = default;
-    explicit ZeroedArray(std::size_t count) : count_(count) {
+    explicit ZeroedArray(std::size_t count, bool huge_pages = true) : count_(count) {
         if (count == 0) return;
         void* mapped = mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (mapped == MAP_FAILED) throw std::bad_alloc();
-        (void)madvise(mapped, count * sizeof(T), MADV_HUGEPAGE);  // fewer TLB misses; not every kernel has it
+        // Fewer TLB misses; not every kernel has it.
+        (void)madvise(mapped, count * sizeof(T), huge_pages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
         data_ = static_cast<T*>(mapped);
     }
     ZeroedArray(ZeroedArray&& other) noexcept
@@ -42,13 +43,14 @@ public:
     // stays in huge ones. Huge pages may be dear: a virtual machine whose host has taken back what was free
     // (free page reporting) gets 0.3 GB of them a second, and 1.7 GB of small ones. They spare no TLB miss to
     // what is written from its beginning to its end, but one an access to what is found by a hash.
+    static constexpr std::size_t small_pages = 0;
     static constexpr std::size_t huge_bytes_in_order = std::size_t{32} << 20;
     static constexpr std::size_t huge_bytes_at_random = std::size_t{128} << 20;
     // Makes room for more elements, the new ones zero. Moves pages, not bytes; pointers into the array die.
     void extend(std::size_t count, std::size_t huge_bytes_max = huge_bytes_in_order) {
         if (count <= count_) return;
         if (count_ == 0) {
-            *this = ZeroedArray(count);
+            *this = ZeroedArray(count, huge_bytes_max != small_pages);
             return;
         }
         void* moved = mremap(data_, count_ * sizeof(T), count * sizeof(T), MREMAP_MAYMOVE);

@@ -3,10 +3,9 @@
 //
 // One store for every kind of rule: a hash table over slots that lie side by side, and a list of them by
 // activity. At a limit the group with the oldest activity goes, and is counted. No order of the table reaches
-// the outside. A slot stays where it is, and has a number.
-// Cost: one probe of the table and one slot of two cache lines, when cold. A store has address space for as
-// many groups as it may ever hold, from its first group on; memory it takes as it grows, never per group, and
-// gives none back while it lives.
+// the outside. A slot has a number, and stays where it is until the store grows for a new group.
+// Cost: one probe of the table and one slot of two cache lines, when cold. A store takes memory as it grows,
+// by doubling, never per group, and gives none back while it lives.
 #pragma once
 
 #include <cstddef>
@@ -144,7 +143,6 @@ private:
     static inline Link no_link_{};
 
     void grow();
-    void reserve();
     // Where an entry is, or not far behind: that may be in the next line.
     void prefetch_entries(std::uint32_t tag) const noexcept {
         const Entry* home = &table_[tag & mask_];
@@ -159,8 +157,10 @@ private:
 
     static constexpr unsigned evictions_ahead = 8;  // of what they touch four lines each wait in the cache
 
-    ZeroedArray<std::byte> memory_;  // of table, links and slots
-    Number next_out_ = none;         // the oldest that is not fetched yet; none: nothing is
+    ZeroedArray<Entry> table_memory_;
+    ZeroedArray<Link> link_memory_;
+    ZeroedArray<std::byte> slot_memory_;  // objects move with their pages: they hold no address of their own
+    Number next_out_ = none;              // the oldest that is not fetched yet; none: nothing is
 };
 
 // Payload: default-constructible; cells() is what it holds of the budget.

@@ -78,7 +78,7 @@ std::uint32_t& FlowDrain::tag_copy(std::uint32_t slot) noexcept {
 }
 
 // A predecessor may have died between freeing a slot and clearing its tag's copy, without which no flow would
-// ever get that slot again.
+// ever get that slot again. So where a copy says FREE, its entry does: flow_create() counts on it.
 void FlowDrain::repair_tags() noexcept {
     // Read in this order: the kernel writes an entry's tag first and the copy behind it.
     for (std::uint32_t slot = 0; slot < entries_.size(); slot++)

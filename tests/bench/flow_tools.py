@@ -52,12 +52,14 @@ class Tool:
 class Egresswatch(Tool):
     limits = ("counts what it cannot keep; every packet is in one class, and the sum is checked here")
 
-    def __init__(self, binaries, geo, name, track):
+    def __init__(self, binaries, geo, name, track, judges=True):
         self.binaries, self.geo, self.name, self.track = binaries, geo, name, track
-        self.how = f"egresswatch replay --policy docs/examples/policy.d --local-networks ... --track {track} FILE"
+        self.judging = ["--policy", str(ROOT / "docs/examples/policy.d")] if judges else ["--no-names"]
+        told = "--policy docs/examples/policy.d" if judges else "--no-names"
+        self.how = f"egresswatch replay {told} --local-networks ... --track {track} FILE"
 
     def command(self, capture, folder, truth):
-        return [str(self.binaries / "egresswatch"), "replay", "--policy", str(ROOT / "docs/examples/policy.d"),
+        return [str(self.binaries / "egresswatch"), "replay", *self.judging,
                 "--geo", str(self.geo), "--local-networks", LOCAL_NETWORKS, "--track", self.track, str(capture)]
 
     def seen(self, folder, out, err):
@@ -195,5 +197,6 @@ class Argus(Tool):
 def all_tools(binaries, geo):
     return [Egresswatch(binaries, geo, "egresswatch", "all"),
             Egresswatch(binaries, geo, "egresswatch, outside only", "outside"),
+            Egresswatch(binaries, geo, "egresswatch, no rules, no names", "all", judges=False),
             Walk(binaries, "walk over records", []), Walk(binaries, "walk + headers", ["--headers"]),
             Tcpdump(), Softflowd(), Nfpcapd(), Pmacctd(), Argus()]
