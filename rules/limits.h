@@ -34,8 +34,8 @@ inline constexpr std::chrono::seconds window_over_min{1};
 inline constexpr std::chrono::seconds window_over_max{90 * 86400};
 // At any of these the group with the oldest activity of the rule that needs room is evicted, and counted.
 // About 120 bytes a group (230 where it keeps intervals), 70 more where it has several buckets, and 32 a
-// bucket of those or a distinct value in use: at most 15 MiB a rule, and 110 MiB in all; beside these three or
-// four pages a rule that has a group.
+// bucket of those or a distinct value in use: at most 15 MiB a rule, and 110 MiB in all; beside these three
+// or four pages a rule that has a group.
 inline constexpr std::size_t window_groups_max = 65'536;         // groups of one rule
 inline constexpr std::size_t window_groups_total_max = 262'144;  // groups of all rules
 inline constexpr std::size_t window_cells_total_max = 2u << 20;  // buckets and values in use, all groups
