@@ -113,7 +113,7 @@ public:
     [[nodiscard]] std::span<const datapath::iface_totals> interface_totals() const noexcept;
     [[nodiscard]] std::span<const std::uint64_t> losses() const noexcept;  // index: enum loss_reason
     [[nodiscard]] std::uint64_t slots() const noexcept;
-    // What lies in a slot; none, and null, where it is free.
+    // What lies in a slot, its counts written; none, and null, where it is free.
     [[nodiscard]] std::optional<datapath::flow_entry> entry_in(std::uint32_t slot) const noexcept;
     [[nodiscard]] const datapath::flow_outer* outer_in(std::uint32_t slot) const noexcept;
     [[nodiscard]] std::uint64_t live() const noexcept;

@@ -26,11 +26,6 @@ std::uint64_t ns_of(std::chrono::seconds seconds) noexcept {
     return static_cast<std::uint64_t>(seconds.count()) * second_ns;
 }
 
-FlowCounters minus(const FlowCounters& a, const FlowCounters& b) noexcept {
-    return {a.packets_out - b.packets_out, a.bytes_out - b.bytes_out, a.packets_in - b.packets_in,
-            a.bytes_in - b.bytes_in};
-}
-
 }  // namespace
 
 void FlowTable::State::deliver(FlowSink& sink, std::uint64_t at_ns) {
@@ -66,8 +61,7 @@ void FlowTable::State::deliver(FlowSink& sink, std::uint64_t at_ns) {
 void FlowTable::State::tell_volume(std::uint32_t number, FlowSink& sink) {
     Moved& flow = moved[moved_at[number]];
     const FlowCounters total = counters_of(counts[number]);
-    push_update(number, total, flow.told == no_told ? total : minus(total, told[flow.told]),
-                UpdateReason::volume);
+    push_update(number, total, flow.told == no_told ? total : total - told[flow.told], UpdateReason::volume);
     if (flow.told == no_told) flow.told = told_count++;
     told[flow.told] = total;
     deliver(sink, now_ns);
@@ -90,7 +84,7 @@ void FlowTable::State::report_moved(FlowSink& sink, std::uint64_t at_ns) {
         } else {
             const FlowCounters& before = told[moved[i].told];
             if (before == total) continue;  // a volume update has told everything
-            push_update(number, total, minus(total, before), UpdateReason::active);
+            push_update(number, total, total - before, UpdateReason::active);
         }
         if (updates_count < updates_max) continue;
         deliver(sink, at_ns);

@@ -27,6 +27,12 @@ struct FlowCounters {
     auto operator<=>(const FlowCounters&) const = default;
 };
 
+// What was counted since `before`.
+[[nodiscard]] constexpr FlowCounters operator-(const FlowCounters& now, const FlowCounters& before) noexcept {
+    return {now.packets_out - before.packets_out, now.bytes_out - before.bytes_out,
+            now.packets_in - before.packets_in, now.bytes_in - before.bytes_in};
+}
+
 enum class UpdateReason : std::uint8_t {
     created,  // first news of this flow
     active,   // its counters moved since the last update

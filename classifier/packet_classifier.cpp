@@ -321,9 +321,10 @@ void take_unknown(TablePlatform& platform, const LocalNetworks& networks, Interf
         if (direction >= DIRECTION_COUNT)
             direction =
                 direction_by_address(platform, networks, seen.plain.source, seen.plain.destination, nullptr);
-        content.walked = direction == undecided || platform.region == nullptr;
-        if (LIKELY(!content.walked))
+        if (LIKELY(direction != undecided) && LIKELY(platform.region != nullptr)) {
+            content.walked = false;
             return take_plain(platform, tally, packet, seen, direction, known, taken, out);
+        }
     }
     content.walked = true;
     out.place = KnownTuples::no_place;

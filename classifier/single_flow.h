@@ -14,8 +14,9 @@
 
 namespace egresswatch {
 
-// Beside FLOW_LIVE in a head's tag: the flow has no counts. `handshake_rtt_us`, which no flow of one packet
-// has, is the packet's IP bytes then, and its direction.
+// Beside FLOW_LIVE in a head's tag (account_flow(), which compares whole tags, is asked only for flows that
+// the table does not have): the flow has no counts. `handshake_rtt_us`, which no flow of one packet has, is
+// the packet's IP bytes then, and its direction.
 constexpr std::uint32_t single_flow = 1;
 static_assert((single_flow & datapath::FLOW_LIVE) == 0);
 constexpr unsigned single_direction_bit = 31;

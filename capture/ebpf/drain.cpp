@@ -31,11 +31,6 @@ FlowCounters counters_of(const datapath::flow_entry& entry) noexcept {
             load(entry.counts.bytes_in)};
 }
 
-FlowCounters minus(const FlowCounters& a, const FlowCounters& b) noexcept {
-    return {a.packets_out - b.packets_out, a.bytes_out - b.bytes_out, a.packets_in - b.packets_in,
-            a.bytes_in - b.bytes_in};
-}
-
 void add(FlowCounters& to, const FlowCounters& what) noexcept {
     to.packets_out += what.packets_out;
     to.bytes_out += what.bytes_out;
@@ -193,7 +188,7 @@ void FlowDrain::read_slot(std::uint32_t slot) {
     const bool moved = now != slots_[slot].read;
     if (moved || flow.slots == 1) merge_sender(flow, slot);
     if (!moved) return;
-    add(flow.total, minus(now, slots_[slot].read));
+    add(flow.total, now - slots_[slot].read);
     slots_[slot].read = now;
     merge_details(flow, entry);
     touch(number);
@@ -203,7 +198,7 @@ void FlowDrain::emit(Flow& flow, UpdateReason reason) {
     FlowUpdate update;
     update.key = flow.key;
     update.total = flow.total;
-    update.delta = minus(flow.total, flow.reported);
+    update.delta = flow.total - flow.reported;
     update.first_seen = epoch(flow.first_seen_ns);
     update.last_seen = epoch(flow.last_seen_ns);
     update.outer_local = flow.outer_local;
