@@ -65,7 +65,8 @@ private:
 struct ReadPacket {
     PlainPacket plain;
     std::uint64_t word;  // of the tuple, see KnownTuples
-    KnownTuple* tuple;   // where it may be known; null: not plain, and nothing of the above is known
+    KnownTuple* tuple;   // where it may be known; null: it is not asked for
+    bool is_plain;       // else nothing of the above is known
 };
 
 // Numbers, not pointers: a packet without bytes has none.
@@ -76,25 +77,27 @@ DATAPATH_INLINE void prefetch_header(std::span<const PacketInput> packets, std::
     __builtin_prefetch(reinterpret_cast<const void*>(header + 63));
 }
 
-// Has what may be known of its tuple fetched from memory.
-DATAPATH_INLINE void read_packet(const PacketInput& packet, KnownTuples& known, ReadPacket& out) {
+// Has what may be known of its tuple fetched from memory, unless it is not `asked` for.
+DATAPATH_INLINE void read_packet(const PacketInput& packet, KnownTuples& known, bool asked, ReadPacket& out) {
     out.tuple = nullptr;
-    if (UNLIKELY(packet.link.offset != 0) || UNLIKELY(packet.link.start != LinkStart::ethernet) ||
-        UNLIKELY(!read_plain(packet.bytes.data(), static_cast<std::uint32_t>(packet.bytes.size()),
-                             packet.wire_bytes, out.plain)))
-        return;
+    out.is_plain = LIKELY(packet.link.offset == 0) && LIKELY(packet.link.start == LinkStart::ethernet) &&
+                   LIKELY(read_plain(packet.bytes.data(), static_cast<std::uint32_t>(packet.bytes.size()),
+                                     packet.wire_bytes, out.plain));
+    if (UNLIKELY(!out.is_plain) || UNLIKELY(!asked)) return;
     out.word = known.word(out.plain, packet.direction);
     out.tuple = &known.find(out.plain, out.word);
     __builtin_prefetch(out.tuple, 1);
 }
 
-// Reads the packets from `begin` on, as many as a chunk takes. Returns their number.
+// Reads the packets from `begin` on, as many as a chunk takes, and asks for the tuple of every
+// `asked_every`th. Returns their number.
+template <std::size_t asked_every>
 DATAPATH_INLINE std::size_t read_chunk(std::span<const PacketInput> packets, std::size_t begin,
                                        KnownTuples& known, std::array<ReadPacket, chunk_max>& out) {
     const std::size_t size = std::min(chunk_max, packets.size() - begin);
     for (std::size_t i = 0; i < size; ++i) {
         prefetch_header(packets, begin + i + headers_ahead);
-        read_packet(packets[begin + i], known, out[i]);
+        read_packet(packets[begin + i], known, i % asked_every == 0, out[i]);
     }
     return size;
 }
@@ -144,7 +147,7 @@ DATAPATH_INLINE void describe_known(const PacketInput& packet, const ReadPacket&
 }
 
 // Of a packet whose tuple is not known, counting included. What is found out of a plain packet's tuple is
-// kept in the tuple's place, unless that is `taken`.
+// kept in the tuple's place, unless that is `taken` or it was not asked for.
 void take_unknown(datapath::TablePlatform& platform, const LocalNetworks& networks, InterfaceTally& tally,
                   const PacketInput& packet, const ReadPacket& seen, KnownTuples& known, bool taken,
                   ClassifiedBatch::Content& content, ClassifiedPacket& out);

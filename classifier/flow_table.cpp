@@ -179,12 +179,17 @@ bool FlowTable::State::make_room(std::uint64_t hash) {
     return number;
 }
 
-// In its second bucket, or wherever room can be made; no_entry where the limits leave none.
+// In its second bucket, or where room is made; no_entry where the limits leave none.
 [[gnu::noinline]] std::uint32_t FlowTable::State::make_elsewhere(const ClassifiedPacket& packet) {
-    const std::uint32_t number = make_in_bucket(packet, packet.hash >> 20);
-    if (UNLIKELY(number == no_entry)) return make_anywhere(packet);
-    section.spilled++;
-    return number;
+    if (UNLIKELY(tunnelled) || UNLIKELY(any_outer) || UNLIKELY(entries_full())) return make_anywhere(packet);
+    for (;;) {
+        std::uint32_t number = make_in_bucket(packet, packet.hash >> 20);
+        section.spilled += number != no_entry ? 1 : 0;
+        if (LIKELY(number != no_entry)) return number;
+        if (!make_room(packet.hash) && !grow()) return make_anywhere(packet);
+        number = make_in_bucket(packet, packet.hash);
+        if (LIKELY(number != no_entry)) return number;
+    }
 }
 
 // Makes the flow. The number of its entry, or no_entry.
@@ -326,18 +331,25 @@ void FlowTable::State::offer_payload(const ClassifiedPacket& packet, std::uint32
 }
 
 // Where the flows of a chunk probably are; what is needed of them is fetched from memory meanwhile. Their
-// first buckets are on their way already.
+// first buckets are on their way already. Where flows are ever new most are not looked for here, but when
+// their turn comes; some are, so that it is noticed when old ones come.
 std::array<std::uint32_t, chunk_max> FlowTable::State::look_ahead(
-    std::span<const ClassifiedPacket* const> chunk) const noexcept {
+    std::span<const ClassifiedPacket* const> chunk) noexcept {
     using Kind = ClassifiedPacket::Kind;
     std::array<std::uint32_t, chunk_max> likely;  // of tracked packets
-    for (std::size_t i = 0; i < chunk.size(); ++i) {
+    if (chunk.empty()) return likely;
+    if (none_found) likely.fill(no_entry);
+    const std::size_t step = none_found ? asked_of_new : 1;
+    none_found = true;
+    for (std::size_t i = 0; i < chunk.size(); i += step) {
         if (chunk[i]->kind != Kind::tracked) continue;
         likely[i] = find_tag(chunk[i]->hash);
-        if (likely[i] != no_entry)
+        if (likely[i] != no_entry) {
             prefetch(likely[i]);
-        else if (UNLIKELY(may_be_elsewhere(chunk[i]->hash)))
+            none_found = false;
+        } else if (UNLIKELY(may_be_elsewhere(chunk[i]->hash))) {
             prefetch_bucket(*this, chunk[i]->hash >> 20);
+        }
     }
     return likely;
 }
@@ -440,7 +452,6 @@ std::uint32_t FlowTable::State::classify_chunk(std::span<const PacketInput> pack
     content.undecided.clear();
     std::uint32_t known_bits = 0;
     static_assert(chunk_max == 32);
-    constexpr std::size_t kept_of_new = 4;
     for (std::size_t i = 0; i < packets.size(); ++i) {
         const ReadPacket& seen = chunk[i];
         const KnownTuple* tuple = seen.tuple;
@@ -454,9 +465,8 @@ std::uint32_t FlowTable::State::classify_chunk(std::span<const PacketInput> pack
                 prefetch_bucket(*this, tuple->hash);
             continue;
         }
-        // A known tuple stays where it is until the chunk is done with it. And where tuples are ever new,
-        // most are not worth keeping: some are, so that it is noticed when they come again.
-        const bool taken = (none_known && i % kept_of_new != 0) || is_tuple_of(chunk, known_bits, tuple);
+        // A known tuple stays where it is until the chunk is done with it.
+        const bool taken = is_tuple_of(chunk, known_bits, tuple);
         take_unknown(*this, networks, tally, packets[i], seen, known, taken, content,
                      content.packets[content.count++]);
     }
@@ -520,7 +530,11 @@ void FlowTable::account(std::span<const PacketInput> packets, FlowSink& sink) {
     InterfaceTally tally(s);
     std::array<ReadPacket, chunk_max> chunk;
     for (std::size_t begin = 0; begin < packets.size(); begin += chunk_max) {
-        const std::size_t size = read_chunk(packets, begin, s.known, chunk);
+        // Where tuples are ever new, most are not worth asking for, nor keeping: some are, so that it is
+        // noticed when they come again.
+        const std::size_t size = UNLIKELY(s.none_known)
+                                     ? read_chunk<State::asked_of_new>(packets, begin, s.known, chunk)
+                                     : read_chunk<1>(packets, begin, s.known, chunk);
         const std::uint32_t known_bits =
             s.account_chunk(packets.subspan(begin, size), std::span(chunk).first(size), tally, sink);
         if (begin + size == packets.size())

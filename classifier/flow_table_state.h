@@ -48,7 +48,7 @@ struct FlowTable::State : datapath::TablePlatform {
     [[nodiscard]] std::uint32_t classify_chunk(std::span<const PacketInput> packets,
                                                std::span<const ReadPacket> chunk, InterfaceTally& tally);
     [[nodiscard]] std::array<std::uint32_t, chunk_max> look_ahead(
-        std::span<const ClassifiedPacket* const> chunk) const noexcept;
+        std::span<const ClassifiedPacket* const> chunk) noexcept;
     void reach(std::uint64_t at_ns, FlowSink& sink);
     void decide(std::span<const ClassifiedPacket*> chunk, const UndecidedPacket* next);
     void add(const ClassifiedPacket& packet, std::uint32_t likely_entry, FlowSink& sink);
@@ -152,7 +152,9 @@ struct FlowTable::State : datapath::TablePlatform {
     datapath::walk_state walk{};
     LocalNetworks networks;
     KnownTuples known;
-    bool none_known = false;  // no tuple of the last chunk was
+    bool none_known = false;                        // of the tuples that the last chunk asked for
+    bool none_found = false;                        // of the flows that it looked for
+    static constexpr std::size_t asked_of_new = 4;  // one of so many, where all are new
     ClassifiedBatch own_batch;
     FirstSenders first_senders;
     std::uint32_t flows_max = 0;

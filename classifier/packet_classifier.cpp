@@ -295,7 +295,7 @@ static void take_plain(TablePlatform& platform, InterfaceTally& tally, const Pac
         if (out.payload_bytes != 0) out.kind = ClassifiedPacket::Kind::name_server;
         return;
     }
-    if (taken) return;
+    if (taken || seen.tuple == nullptr) return;
     const bool is_tcp = out.key.l4_proto == PROTO_TCP;
     const auto sampled =
         speaks_dns ? sampled_always
@@ -315,7 +315,7 @@ void take_unknown(TablePlatform& platform, const LocalNetworks& networks, Interf
                   const PacketInput& packet, const ReadPacket& seen, KnownTuples& known, bool taken,
                   ClassifiedBatch::Content& content, ClassifiedPacket& out) {
     out.at_ns = packet.at_ns;
-    const bool plain = LIKELY(seen.tuple != nullptr) && LIKELY(is_all(seen.plain));
+    const bool plain = LIKELY(seen.is_plain) && LIKELY(is_all(seen.plain));
     std::uint8_t direction = packet.direction;
     if (LIKELY(plain)) {
         if (direction >= DIRECTION_COUNT)
@@ -361,7 +361,7 @@ void classify_packets(TablePlatform& s, const LocalNetworks& networks, KnownTupl
     InterfaceTally tally(s);
     std::array<ReadPacket, chunk_max> chunk;
     for (std::size_t begin = 0; begin < packets.size(); begin += chunk_max) {
-        const std::size_t size = read_chunk(packets, begin, known, chunk);
+        const std::size_t size = read_chunk<1>(packets, begin, known, chunk);
         for (std::size_t i = 0; i < size; ++i) {
             const PacketInput& packet = packets[begin + i];
             const ReadPacket& seen = chunk[i];
