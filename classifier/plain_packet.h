@@ -104,10 +104,13 @@ DATAPATH_INLINE bool read_plain(const std::uint8_t* data, std::uint32_t captured
     return true;
 }
 
-// Behind the transport header, of a packet that read_plain() answered for.
+// Behind the transport header, of a packet that read_plain() answered for: that many bytes are there whatever
+// the protocol, and a mask chooses.
 [[nodiscard]] inline std::uint32_t payload_offset_of(const std::uint8_t* data, const PlainPacket& packet) {
-    const bool tcp = packet.sent >> 32 == datapath::PROTO_TCP;
-    return packet.l4_offset + (tcp ? data[packet.l4_offset + 12] >> 2 & 0x3cu : datapath::UDP_BYTES + 0u);
+    using namespace datapath;
+    const std::uint32_t tcp = packet.sent >> 32 == PROTO_TCP ? 0xffffffffu : 0u;
+    const std::uint32_t tcp_bytes = data[packet.l4_offset + 12] >> 2 & 0x3cu;
+    return packet.l4_offset + ((tcp_bytes & tcp) | (UDP_BYTES & ~tcp));
 }
 
 }  // namespace egresswatch

@@ -207,7 +207,7 @@ static_assert(sizeof(ClassifiedPacket) == 80);
     return big_endian == 0x3500;  // 53
 }
 [[nodiscard]] inline bool speaks_to_name_server(const datapath::flow_key& key) noexcept {
-    return is_name_server_port(key.remote_port) || is_name_server_port(key.local_port);
+    return is_name_server_port(key.remote_port) | is_name_server_port(key.local_port);
 }
 
 struct UndecidedPacket {
@@ -245,13 +245,16 @@ public:
     [[nodiscard]] Ends contain(Halves source, Halves destination) const noexcept {
         const Halves first = __builtin_shufflevector(source, destination, 0, 2);
         const Halves second = __builtin_shufflevector(source, destination, 1, 3);
-        decltype(first == second) found{};
+        // In lanes of 32 bits: not every CPU compares wider ones.
+        using Quarters [[gnu::vector_size(16)]] = std::uint32_t;
+        decltype(Quarters{} == 0) found{};
         for (const Masked& prefix : prefixes_) {
             const Halves differs = ((first & prefix.first_mask) ^ prefix.first_value) |
                                    ((second & prefix.second_mask) ^ prefix.second_value);
-            found |= differs == 0;
+            const auto same = reinterpret_cast<Quarters>(differs) == 0;
+            found |= same & __builtin_shufflevector(same, same, 1, 0, 3, 2);
         }
-        return {found[0] != 0, found[1] != 0};
+        return {found[0] != 0, found[2] != 0};
     }
 
 private:

@@ -188,12 +188,12 @@ FlowUpdate Evaluator::State::since_saved(const FlowUpdate& update) const {
     const KeyAndHash& group = key(rule, told, flow);
     const auto outcome = state.count(*rule.rule, flow, group.key, group.hash, reached, hit);
     counters.late += outcome.late ? 1 : 0;
-    if (outcome.crossed)
+    if (outcome.crossed) [[unlikely]]
         crossed(index, group.key, flow, entry, out);
-    else if (outcome.missing < missing &&
-             (state.suppressions.empty() ||
+    else if (state.suppressions.empty() ||
+             (outcome.missing < missing &&
               !state.suppressions.active(state.quiet_by.key(flow, hash), reached)))
-        missing = outcome.missing;
+        missing = std::min(missing, outcome.missing);
 }
 
 void Evaluator::State::crossed(std::uint32_t index, const GroupKey& group, const Subject& flow, int entry,
@@ -331,13 +331,23 @@ void Evaluator::evaluate(std::span<const FlowUpdate> updates, Timestamp now, std
         left = left.subspan(some.size());
         state.counters.updates += some.size();
         // Of most updates nothing is asked: they are of the home region, or all of them is told already.
-        State::Prepared* const first = state.prepared.data();
-        State::Prepared* last = first;
+        // Which, a CPU cannot guess: they are sorted out without a branch.
+        std::array<const FlowUpdate*, State::together> asked;
+        std::size_t may_count = 0;
         for (const FlowUpdate& update : some) {
-            if (!state.may_count(update)) continue;
-            const Plan::OfClass& of_class = state.of_class(update, handler);
-            if (!of_class.idle) state.prepare(*last++, update, of_class);
+            asked[may_count] = &update;
+            may_count += state.may_count(update) ? 1 : 0;
         }
+        std::array<const Plan::OfClass*, State::together> classes;
+        std::size_t count = 0;
+        for (std::size_t i = 0; i < may_count; ++i) {
+            asked[count] = asked[i];
+            classes[count] = &state.of_class(*asked[i], handler);
+            count += classes[count]->idle ? 0 : 1;
+        }
+        State::Prepared* const first = state.prepared.data();
+        State::Prepared* const last = first + count;
+        for (std::size_t i = 0; i < count; ++i) state.prepare(first[i], *asked[i], *classes[i]);
         for (const State::Prepared* next = first; next != last; ++next) state.prefetch_groups(*next);
         State::Prepared* next = first;
         for (const FlowUpdate& update : some) {

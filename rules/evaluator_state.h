@@ -90,7 +90,7 @@ struct Evaluator::State {
     }
     // Whether there can be anything in it for a rule or an entry.
     [[nodiscard]] bool may_count(const FlowUpdate& update) const noexcept {
-        return is_outbound(update) || counts_inbound;
+        return is_outbound(update) | counts_inbound;
     }
     void prefetch_groups(const Prepared& update) const {
         for (const Plan::Candidate& candidate : update.left) {

@@ -48,10 +48,16 @@ public:
 
     // Of a group that is going to be looked for: first what says where it is, and when that has come, itself.
     void prefetch(std::uint64_t hash) const noexcept { prefetch_entries(tag_of(hash)); }
+    // Most lie where they belong, or next to it. For others, and for those that are not there, slot `none` is
+    // fetched, which costs less than a guess.
     void prefetch_group(std::uint64_t hash) const noexcept {
         const std::uint32_t tag = tag_of(hash);
-        for (std::size_t place = tag & mask_; table_[place].number != none; place = (place + 1) & mask_)
-            if (table_[place].tag == tag) return prefetch_slot(table_[place].number);
+        const Entry& home = table_[tag & mask_];
+        const Entry& next = table_[(tag + 1) & mask_];
+        const auto number_if = [](const Entry& entry, bool is_it) {
+            return entry.number & (Number{0} - is_it);
+        };
+        prefetch_slot(number_if(home, home.tag == tag) | number_if(next, next.tag == tag));
     }
 
     [[nodiscard]] std::size_t size() const noexcept { return count_; }
@@ -149,10 +155,12 @@ private:
         rules::prefetch(home);
         rules::prefetch(home + 3);
     }
+    // By a number, for there may be no slots yet.
     void prefetch_slot(Number number) const noexcept {
-        const std::byte* slot = slots_ + number * slot_bytes_;
-        for (std::size_t line = 0; line < slot_bytes_; line += 64) rules::prefetch(slot + line);
-        rules::prefetch(slot + slot_bytes_ - 1);
+        const auto slot = reinterpret_cast<std::uintptr_t>(slots_) + number * slot_bytes_;
+        const auto fetch = [](std::uintptr_t at) { rules::prefetch(reinterpret_cast<const void*>(at)); };
+        for (std::size_t line = 0; line < slot_bytes_; line += 64) fetch(slot + line);
+        fetch(slot + slot_bytes_ - 1);
     }
 
     static constexpr unsigned evictions_ahead = 8;  // of what they touch four lines each wait in the cache

@@ -99,22 +99,31 @@ DATAPATH_INLINE void flow_search_window(platform_ctx ctx, const struct flow_key*
     }
 }
 
-// Who opened the connection. A SYN tells for sure; else the side with the registered port is taken for the
-// server, else the sender of the first packet for the client; of an echo reply its receiver.
-DATAPATH_INLINE void flow_initiator(struct flow_head* head, const struct flow_packet* p, int is_new) {
-    __u8 sender = p->direction == DIRECTION_OUT ? INITIATOR_LOCAL : INITIATOR_REMOTE;
-    __u8 receiver = p->direction == DIRECTION_OUT ? INITIATOR_REMOTE : INITIATOR_LOCAL;
-    if (p->tcp_flags & TCP_SYN) {
-        head->initiator = (p->tcp_flags & TCP_ACK) ? receiver : sender;
-        head->initiator_sure = 1;
-        return;
-    }
-    if (!is_new) return;
+// Who opened the connection: the sender of this packet, or, where it is `turned`, the receiver.
+DATAPATH_INLINE __u8 flow_opener(const struct flow_packet* p, int turned) {
+    return (__u8)(INITIATOR_LOCAL + (p->direction ^ turned));
+}
+LAYOUT_ASSERT(INITIATOR_REMOTE == INITIATOR_LOCAL + 1 && DIRECTION_OUT == 0 && DIRECTION_IN == 1,
+              "the sender as a sum");
+
+// A SYN tells for sure.
+DATAPATH_INLINE void flow_opened_by_syn(struct flow_head* head, const struct flow_packet* p) {
+    head->initiator = flow_opener(p, (p->tcp_flags & TCP_ACK) != 0);
+    head->initiator_sure = 1;
+}
+
+// Of a new flow: without a SYN the side with the registered port is taken for the server, else the sender of
+// the first packet for the client; of an echo reply its receiver. What a CPU would have to guess is computed.
+DATAPATH_INLINE void flow_opened(struct flow_head* head, const struct flow_packet* p) {
     __u16 local_port = host16(head->key.local_port);
     __u16 remote_port = host16(head->key.remote_port);
-    head->initiator = p->is_answer ? receiver : sender;
-    if (remote_port != 0 && remote_port < 1024 && local_port >= 1024) head->initiator = INITIATOR_LOCAL;
-    if (local_port != 0 && local_port < 1024 && remote_port >= 1024) head->initiator = INITIATOR_REMOTE;
+    int is_sure = (p->tcp_flags & TCP_SYN) != 0;
+    int serves_remote = ((__u16)(remote_port - 1) < 1023) & (local_port >= 1024) & !is_sure;
+    int serves_local = ((__u16)(local_port - 1) < 1023) & (remote_port >= 1024) & !is_sure;
+    __u8 opener = flow_opener(p, is_sure ? (p->tcp_flags & TCP_ACK) != 0 : p->is_answer);
+    opener = serves_remote ? (__u8)INITIATOR_LOCAL : opener;
+    head->initiator = serves_local ? (__u8)INITIATOR_REMOTE : opener;
+    head->initiator_sure = (__u8)is_sure;
 }
 
 // Round trip of the handshake, whoever opened: from the SYN-bearing segment we sent to the first
@@ -162,7 +171,7 @@ DATAPATH_INLINE int flow_add(platform_ctx ctx, struct flow_head* head, struct fl
     }
 #endif
     if (p->tcp_flags) {
-        if (p->tcp_flags & TCP_SYN) flow_initiator(head, p, 0);
+        if (p->tcp_flags & TCP_SYN) flow_opened_by_syn(head, p);
         if ((p->tcp_flags & TCP_SYN) || counts->handshake_in_ns == 0) flow_handshake(ctx, head, counts, p);
     }
     if (LIKELY(counts->bytes_out < counts->notify_bytes_out)) return 0;
@@ -173,15 +182,14 @@ DATAPATH_INLINE int flow_add(platform_ctx ctx, struct flow_head* head, struct fl
 // The head of a flow, but for its tag.
 DATAPATH_INLINE void flow_open(struct flow_head* head, const struct flow_key* key,
                                const struct flow_packet* p, __u64 now) {
-    int out = p->direction == DIRECTION_OUT;
+    __u8 leaves = (__u8)(p->direction - 1);  // all bits, or none
     head->key = *key;
     head->first_seen_ns = now;
     head->handshake_rtt_us = 0;
     head->ifindex = p->ifindex;
-    head->tcp_flags_out = out ? p->tcp_flags : 0;
-    head->tcp_flags_in = out ? 0 : p->tcp_flags;
-    head->initiator_sure = 0;
-    flow_initiator(head, p, 1);
+    head->tcp_flags_out = p->tcp_flags & leaves;
+    head->tcp_flags_in = p->tcp_flags ^ head->tcp_flags_out;
+    flow_opened(head, p);
 }
 
 // The counts of a flow that has its head: of its first packet, at that one's time.
