@@ -90,14 +90,15 @@ DATAPATH_INLINE void read_packet(const PacketInput& packet, KnownTuples& known, 
 }
 
 // Reads the packets from `begin` on, as many as a chunk takes, and asks for the tuple of every
-// `asked_every`th. Returns their number.
+// `asked_every`th: which of these, `turn` says. Returns their number.
 template <std::size_t asked_every>
 DATAPATH_INLINE std::size_t read_chunk(std::span<const PacketInput> packets, std::size_t begin,
-                                       KnownTuples& known, std::array<ReadPacket, chunk_max>& out) {
+                                       KnownTuples& known, std::size_t turn,
+                                       std::array<ReadPacket, chunk_max>& out) {
     const std::size_t size = std::min(chunk_max, packets.size() - begin);
     for (std::size_t i = 0; i < size; ++i) {
         prefetch_header(packets, begin + i + headers_ahead);
-        read_packet(packets[begin + i], known, i % asked_every == 0, out[i]);
+        read_packet(packets[begin + i], known, (i + turn) % asked_every == 0, out[i]);
     }
     return size;
 }

@@ -341,7 +341,7 @@ std::array<std::uint32_t, chunk_max> FlowTable::State::look_ahead(
     if (none_found) likely.fill(no_entry);
     const std::size_t step = none_found ? asked_of_new : 1;
     none_found = true;
-    for (std::size_t i = 0; i < chunk.size(); i += step) {
+    for (std::size_t i = turn++ % step; i < chunk.size(); i += step) {
         if (chunk[i]->kind != Kind::tracked) continue;
         likely[i] = find_tag(chunk[i]->hash);
         if (likely[i] != no_entry) {
@@ -533,8 +533,8 @@ void FlowTable::account(std::span<const PacketInput> packets, FlowSink& sink) {
         // Where tuples are ever new, most are not worth asking for, nor keeping: some are, so that it is
         // noticed when they come again.
         const std::size_t size = UNLIKELY(s.none_known)
-                                     ? read_chunk<State::asked_of_new>(packets, begin, s.known, chunk)
-                                     : read_chunk<1>(packets, begin, s.known, chunk);
+                                     ? read_chunk<State::asked_of_new>(packets, begin, s.known, s.turn, chunk)
+                                     : read_chunk<1>(packets, begin, s.known, 0, chunk);
         const std::uint32_t known_bits =
             s.account_chunk(packets.subspan(begin, size), std::span(chunk).first(size), tally, sink);
         if (begin + size == packets.size())

@@ -362,7 +362,7 @@ void classify_packets(TablePlatform& s, const LocalNetworks& networks, KnownTupl
     InterfaceTally tally(s);
     std::array<ReadPacket, chunk_max> chunk;
     for (std::size_t begin = 0; begin < packets.size(); begin += chunk_max) {
-        const std::size_t size = read_chunk<1>(packets, begin, known, chunk);
+        const std::size_t size = read_chunk<1>(packets, begin, known, 0, chunk);
         for (std::size_t i = 0; i < size; ++i) {
             const PacketInput& packet = packets[begin + i];
             const ReadPacket& seen = chunk[i];
