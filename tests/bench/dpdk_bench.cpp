@@ -33,14 +33,18 @@ struct Nobody final : FlowSink {
     std::uint64_t updates = 0;
 };
 
+// Remote addresses all over 8.0.0.0/8, no two alike: with neighbouring ones it would depend on how they are
+// shared by the cores how many of a core's tuples take each other's place (none of 8184, or two fifths).
 std::vector<std::uint8_t> frame_of(unsigned flow) {
-    const std::string theirs = "8." + std::to_string(flow >> 16 & 255) + "." +
-                               std::to_string(flow >> 8 & 255) + "." + std::to_string(flow & 255);
+    const unsigned host = flow * 0x9e3779b1u & 0xffffff;
+    const std::string theirs = "8." + std::to_string(host >> 16) + "." + std::to_string(host >> 8 & 255) +
+                               "." + std::to_string(host & 255);
     return PacketBuilder().ethernet(0x0800).ipv4("10.0.0.1", theirs, 17).udp(5000, 443).payload(18).bytes();
 }
 
-// Packets a second of all cores together, or a negative number where DPDK would not.
-double measure(unsigned cores, unsigned ports, bool null, double seconds, const RegionTable& region) {
+// Packets a second of all cores together, from CPU `first` on, or a negative number where DPDK would not.
+double measure(unsigned cores, unsigned first, unsigned ports, bool null, double seconds,
+               const RegionTable& region) {
     capture::DpdkConfig config;
     config.eal_args = {"--no-pci"};
     for (unsigned port = 0; port < ports; ++port)
@@ -49,7 +53,7 @@ double measure(unsigned cores, unsigned ports, bool null, double seconds, const 
     config.huge_pages = false;
     config.memory_mb = 1024;
     config.queues = static_cast<std::uint16_t>(cores);
-    for (unsigned cpu = 0; cpu < cores; ++cpu) config.cores.push_back(cpu);
+    for (unsigned cpu = first; cpu < first + cores; ++cpu) config.cores.push_back(cpu);
     config.mbufs = 1023;
     config.descriptors = 512;
     config.promiscuous = false;
@@ -94,11 +98,16 @@ struct Row {
     const char* input;
     const char* what;
     unsigned flows_per_core;
-    std::array<std::vector<double>, 2> rates{};  // by cores less one; ascending
+    // Of the first CPU alone, of the second alone, and of both; ascending.
+    std::array<std::vector<double>, 3> rates{};
 
-    [[nodiscard]] double best(unsigned cores) const { return rates[cores - 1].back(); }
+    // Two CPUs of a virtual machine are seldom equally fast: one core is the mean of each alone.
+    [[nodiscard]] double best(unsigned cores) const {
+        return cores == 2 ? rates[2].back() : (rates[0].back() + rates[1].back()) / 2;
+    }
     [[nodiscard]] double median(unsigned cores) const {
-        return rates[cores - 1][rates[cores - 1].size() / 2];
+        const auto of = [](const std::vector<double>& sorted) { return sorted[sorted.size() / 2]; };
+        return cores == 2 ? of(rates[2]) : (of(rates[0]) + of(rates[1])) / 2;
     }
     // Of the best rounds: where two cores take all of two CPUs, whatever else runs takes its time from one of
     // them.
@@ -126,8 +135,8 @@ void print_table(const std::vector<Row>& rows, unsigned repeat, double seconds) 
     utsname system{};
     ::uname(&system);
     std::printf(
-        "Kernel %s; %u rounds of %g s, in turns; million packets per second, best / median; the ratio is "
-        "that of the best.\n\n",
+        "Kernel %s; %u rounds of %g s, in turns; million packets per second, best / median; one core: the "
+        "mean of each alone; the ratio is that of the best.\n\n",
         system.release, repeat, seconds);
     std::puts("| input | packets | one core | two cores | ratio | budget |\n|---|---|---|---|---|---|");
     for (const Row& row : rows)
@@ -140,13 +149,13 @@ void print_table(const std::vector<Row>& rows, unsigned repeat, double seconds) 
 
 int main(int argc, char** argv) {
     CLI::App app{"dpdk_bench: packets a second of the DPDK engine, one core and two"};
-    unsigned ports = 8, repeat = 5;
+    unsigned ports = 8, repeat = 8;
     double seconds = 1.5;
     bool json = false;
     app.add_option("--ports", ports, "devices, each with a ring for each core: 1023 packets and flows")
         ->capture_default_str();
     app.add_option("--seconds", seconds, "length of each measurement")->capture_default_str();
-    app.add_option("--repeat", repeat, "measurements of each kind, in turns; the median counts")
+    app.add_option("--repeat", repeat, "measurements of each kind, in turns")
         ->check(CLI::Range(1, 100))
         ->capture_default_str();
     app.add_flag("--json", json, "as a list of rows");
@@ -157,12 +166,14 @@ int main(int argc, char** argv) {
                           {"net_null", "zeros: not IP, no flow; the driver's copy counts", 0}};
     for (unsigned round = 0; round < repeat; ++round)
         for (std::size_t i = 0; i < rows.size(); ++i)
-            for (unsigned cores = 1; cores <= 2; ++cores) {
+            for (unsigned kind = 0; kind < 3; ++kind) {
+                const unsigned cores = kind == 2 ? 2 : 1;
+                const unsigned first = kind == 1 ? 1 : 0;
                 double rate = -1;
                 const std::string said = in_own_process(
-                    [&] { return std::to_string(measure(cores, ports, i == 1, seconds, *region)); });
+                    [&] { return std::to_string(measure(cores, first, ports, i == 1, seconds, *region)); });
                 if (std::sscanf(said.c_str(), "%lf", &rate) != 1 || rate < 0) return 3;
-                rows[i].rates[cores - 1].push_back(rate);
+                rows[i].rates[kind].push_back(rate);
             }
     for (Row& row : rows)
         for (auto& rates : row.rates) std::ranges::sort(rates);
