@@ -205,6 +205,7 @@ bool FlowTable::State::make_room(std::uint64_t hash) {
     return number;
 }
 
+// Tunnelled flows, whose carrier is written, too; and those that find no room: they are counted as lost.
 std::uint32_t FlowTable::State::make_anywhere(const ClassifiedPacket& packet) {
     packet_facts facts{};
     facts.ifindex = packet.ifindex;
@@ -340,7 +341,7 @@ std::array<std::uint32_t, chunk_max> FlowTable::State::look_ahead(
     if (chunk.empty()) return likely;
     if (none_found) likely.fill(no_entry);
     const std::size_t step = none_found ? asked_of_new : 1;
-    none_found = true;
+    none_found = chunk.size() == chunk_max;
     for (std::size_t i = turn++ % step; i < chunk.size(); i += step) {
         if (chunk[i]->kind != Kind::tracked) continue;
         likely[i] = find_tag(chunk[i]->hash);
@@ -470,7 +471,7 @@ std::uint32_t FlowTable::State::classify_chunk(std::span<const PacketInput> pack
         take_unknown(*this, networks, tally, packets[i], seen, known, taken, content,
                      content.packets[content.count++]);
     }
-    none_known = known_bits == 0;
+    none_known = known_bits == 0 && packets.size() == chunk_max;
     return known_bits;
 }
 

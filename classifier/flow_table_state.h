@@ -152,8 +152,8 @@ struct FlowTable::State : datapath::TablePlatform {
     datapath::walk_state walk{};
     LocalNetworks networks;
     KnownTuples known;
-    bool none_known = false;                        // of the tuples that the last chunk asked for
-    bool none_found = false;                        // of the flows that it looked for
+    bool none_known = false;                        // of those that a whole chunk, the last, asked for
+    bool none_found = false;                        // of the flows that a whole one looked for
     static constexpr std::size_t asked_of_new = 4;  // one of so many, where all are new: by turns, so that
     std::size_t turn = 0;                           // traffic with a period of its own is noticed, too
     ClassifiedBatch own_batch;

@@ -67,8 +67,8 @@ public:
     [[nodiscard]] std::uint64_t word(const PlainPacket& packet, std::uint8_t given) const noexcept {
         return packet.sent | std::uint64_t{given} << 40 | generation_;
     }
-    // One multiplication, folded: neighbours of an address or a port get places of their own. Who crowds a
-    // place makes its packets cost what they cost without this.
+    // One multiplication, folded: most neighbours of an address or a port get places of their own. Who crowds
+    // a place makes its packets cost what they cost without this.
     [[nodiscard]] KnownTuple& find(const PlainPacket& packet, std::uint64_t word) noexcept {
         const Halves both = __builtin_shufflevector(packet.source, packet.destination, 0, 2) ^
                             __builtin_shufflevector(packet.source, packet.destination, 1, 3);

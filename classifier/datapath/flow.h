@@ -99,7 +99,7 @@ DATAPATH_INLINE void flow_search_window(platform_ctx ctx, const struct flow_key*
     }
 }
 
-// Who opened the connection: the sender of this packet, or, where it is `turned`, the receiver.
+// Who opened the connection: the sender of this packet, or, where it is `turned` (0 or 1), the receiver.
 DATAPATH_INLINE __u8 flow_opener(const struct flow_packet* p, int turned) {
     return (__u8)(INITIATOR_LOCAL + (p->direction ^ turned));
 }
