@@ -8,12 +8,9 @@
 #include <cstddef>
 #include <utility>
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
 #include "classifier/classify_step.h"
 #include "classifier/flow_table_state.h"
+#include "classifier/lanes.h"
 
 namespace egresswatch {
 
@@ -25,20 +22,9 @@ Timestamp stamp_of(std::uint64_t ns) noexcept {
     return Timestamp(std::chrono::nanoseconds(static_cast<std::int64_t>(ns)));
 }
 
-// A bit for each slot of the bucket with this tag. For every packet: all eight are compared at once.
+// A bit for each slot of the bucket with this tag.
 DATAPATH_INLINE unsigned tags_equal_to(const TableBucket& bucket, __u32 tag) {
-#ifdef __SSE2__
-    const auto* tags = reinterpret_cast<const __m128i*>(bucket.tags.tag);
-    const __m128i wanted = _mm_set1_epi32(static_cast<int>(tag));
-    const __m128i low = _mm_cmpeq_epi32(_mm_load_si128(tags), wanted);
-    const __m128i high = _mm_cmpeq_epi32(_mm_load_si128(tags + 1), wanted);
-    const __m128i words = _mm_packs_epi32(low, high);
-    return static_cast<unsigned>(_mm_movemask_epi8(_mm_packs_epi16(words, words))) & 0xff;
-#else
-    unsigned out = 0;
-    for (std::size_t i = 0; i < FLOW_PROBES; ++i) out |= (bucket.tags.tag[i] == tag ? 1u : 0u) << i;
-    return out;
-#endif
+    return lanes_equal_to(bucket.tags.tag, tag);
 }
 static_assert(FLOW_PROBES == 8);
 // flow_add() takes these by direction.
@@ -317,8 +303,7 @@ void FlowTable::State::find_payload_sink(FlowSink& sink) noexcept {
 
 void FlowTable::State::offer_payload(const ClassifiedPacket& packet, std::uint32_t number) {
     if (payload_sink == nullptr) return;
-    const FlowCounters so_far = counters(number);
-    const std::uint64_t packets = so_far.packets_out + so_far.packets_in;
+    const std::uint64_t packets = counters(number).packets();
     const std::uint64_t packets_max =
         packet.key.l4_proto == PROTO_TCP ? sampled_packets_max : sampled_datagrams_max;
     bool more = packets <= packets_max || speaks_to_name_server(packet.key);
@@ -333,18 +318,22 @@ void FlowTable::State::offer_payload(const ClassifiedPacket& packet, std::uint32
 
 // Where the flows of a chunk probably are; what is needed of them is fetched from memory meanwhile. Their
 // first buckets are on their way already. Where flows are ever new most are not looked for here, but when
-// their turn comes; some are, so that it is noticed when old ones come.
+// their turn comes: only whether the first bucket is full, so that the second is on its way, too. Some are,
+// so that it is noticed when old ones come.
 std::array<std::uint32_t, chunk_max> FlowTable::State::look_ahead(
     std::span<const ClassifiedPacket* const> chunk) noexcept {
     using Kind = ClassifiedPacket::Kind;
     std::array<std::uint32_t, chunk_max> likely;  // of tracked packets
     if (chunk.empty()) return likely;
-    if (none_found) likely.fill(no_entry);
-    const std::size_t step = none_found ? asked_of_new : 1;
+    static_assert(std::has_single_bit(asked_of_new));
+    const std::size_t others =
+        none_found ? asked_of_new - 1 : 0;  // of `asked_of_new`, that are not looked for
+    const std::size_t first = turn++ & others;
     none_found = chunk.size() == chunk_max;
-    for (std::size_t i = turn++ % step; i < chunk.size(); i += step) {
+    for (std::size_t i = 0; i < chunk.size(); ++i) {
+        likely[i] = no_entry;
         if (chunk[i]->kind != Kind::tracked) continue;
-        likely[i] = find_tag(chunk[i]->hash);
+        if ((i & others) == first) likely[i] = find_tag(chunk[i]->hash);
         if (likely[i] != no_entry) {
             prefetch(likely[i]);
             none_found = false;
@@ -591,9 +580,10 @@ std::uint32_t FlowTable::State::find(const flow_key& key, std::uint64_t hash) co
     const __u32 tag = flow_tag(hash);
     for (const std::uint64_t position : {hash, hash >> 20}) {
         const TableBucket& bucket = buckets[(position & slot_mask) / FLOW_PROBES];
-        for (std::size_t i = 0; i < FLOW_PROBES; ++i)
-            if (bucket.tags.tag[i] == tag && flow_key_equal(&heads[bucket.entry[i]].key, &key))
-                return bucket.entry[i];
+        for (unsigned equal = tags_equal_to(bucket, tag); equal != 0; equal &= equal - 1) {
+            const std::uint32_t number = bucket.entry[static_cast<std::size_t>(std::countr_zero(equal))];
+            if (flow_key_equal(&heads[number].key, &key)) return number;
+        }
     }
     return no_entry;
 }

@@ -5,6 +5,7 @@
 // and put into another list where nothing is due yet. So a flow is looked at about once a timeout, and
 // nothing is ever scanned. SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -16,10 +17,20 @@ using namespace datapath;
 
 namespace {
 
-constexpr std::size_t prefetch_ahead = 8;  // flows whose counters are fetched from memory meanwhile
+// Flows whose heads, and whose counters, are fetched from memory meanwhile.
+constexpr std::size_t heads_ahead = 32, counts_ahead = 12;
 
 Timestamp stamp_of(std::uint64_t ns) noexcept {
     return Timestamp(std::chrono::nanoseconds(static_cast<std::int64_t>(ns)));
+}
+
+CounterHalves since(const CounterHalves& now, const CounterHalves& before) noexcept {
+    return {now.out - before.out, now.in - before.in};
+}
+
+bool is_zero(const CounterHalves& counters) noexcept {
+    const Halves both = counters.out | counters.in;
+    return (both[0] | both[1]) == 0;
 }
 
 std::uint64_t ns_of(std::chrono::seconds seconds) noexcept {
@@ -35,15 +46,15 @@ void FlowTable::State::deliver(FlowSink& sink, std::uint64_t at_ns) {
 }
 
 [[gnu::always_inline]] inline void FlowTable::State::push_update(std::uint32_t number,
-                                                                 const FlowCounters& total,
-                                                                 const FlowCounters& delta,
+                                                                 const CounterHalves& total,
+                                                                 const CounterHalves& delta,
                                                                  UpdateReason reason) {
     const flow_head& head = heads[number];
     FlowUpdate& update = updates[updates_count];
     update_entries[updates_count++] = number;
     update.key = head.key;
-    update.total = total;
-    update.delta = delta;
+    update.total = std::bit_cast<FlowCounters>(total);
+    update.delta = std::bit_cast<FlowCounters>(delta);
     update.first_seen = stamp_of(head.first_seen_ns);
     update.last_seen = stamp_of(last_seen_ns(number));
     const bool tunnelled_flow = head.key.tunnel != TUNNEL_NONE;
@@ -60,8 +71,9 @@ void FlowTable::State::deliver(FlowSink& sink, std::uint64_t at_ns) {
 
 void FlowTable::State::tell_volume(std::uint32_t number, FlowSink& sink) {
     Moved& flow = moved[moved_at[number]];
-    const FlowCounters total = counters_of(counts[number]);
-    push_update(number, total, flow.told == no_told ? total : total - told[flow.told], UpdateReason::volume);
+    const CounterHalves total = counters_of(counts[number]);
+    push_update(number, total, flow.told == no_told ? total : since(total, told[flow.told]),
+                UpdateReason::volume);
     if (flow.told == no_told) flow.told = told_count++;
     told[flow.told] = total;
     deliver(sink, now_ns);
@@ -70,21 +82,21 @@ void FlowTable::State::tell_volume(std::uint32_t number, FlowSink& sink) {
 void FlowTable::State::report_moved(FlowSink& sink, std::uint64_t at_ns) {
     bool told_anything = false;
     for (std::size_t i = 0; i < moved_count; ++i) {
-        if (i + 2 * prefetch_ahead < moved_count) prefetch_head(moved[i + 2 * prefetch_ahead].number);
-        if (i + prefetch_ahead < moved_count) prefetch_counts(moved[i + prefetch_ahead].number);
+        if (i + heads_ahead < moved_count) prefetch_head(moved[i + heads_ahead].number);
+        if (i + counts_ahead < moved_count) prefetch_counts(moved[i + counts_ahead].number);
         const std::uint32_t number = moved[i].number;
         moved_bits[number / 64] &= ~(std::uint64_t{1} << number % 64);
         if (UNLIKELY(config.closed_timeout.count() > 0) && is_closed(number)) {
             unschedule(number);
             schedule(number);
         }
-        const FlowCounters total = counters(number);
+        const CounterHalves total = counters(number);
         if (moved[i].told == no_told) {
             push_update(number, total, total, UpdateReason::created);
         } else {
-            const FlowCounters& before = told[moved[i].told];
-            if (before == total) continue;  // a volume update has told everything
-            push_update(number, total, total - before, UpdateReason::active);
+            const CounterHalves delta = since(total, told[moved[i].told]);
+            if (is_zero(delta)) continue;  // a volume update has told everything
+            push_update(number, total, delta, UpdateReason::active);
         }
         if (updates_count < updates_max) continue;
         deliver(sink, at_ns);
@@ -99,9 +111,9 @@ void FlowTable::State::report_moved(FlowSink& sink, std::uint64_t at_ns) {
 void FlowTable::State::report(const std::vector<std::uint32_t>& numbers, UpdateReason reason, FlowSink& sink,
                               std::uint64_t at_ns, bool more_follow) {
     for (std::size_t i = 0; i < numbers.size(); ++i) {
-        if (i + 2 * prefetch_ahead < numbers.size()) prefetch_head(numbers[i + 2 * prefetch_ahead]);
-        if (i + prefetch_ahead < numbers.size()) prefetch_counts(numbers[i + prefetch_ahead]);
-        push_update(numbers[i], counters(numbers[i]), FlowCounters{}, reason);
+        if (i + heads_ahead < numbers.size()) prefetch_head(numbers[i + heads_ahead]);
+        if (i + counts_ahead < numbers.size()) prefetch_counts(numbers[i + counts_ahead]);
+        push_update(numbers[i], counters(numbers[i]), CounterHalves{}, reason);
         if (updates_count == updates_max) deliver(sink, at_ns);
     }
     if (updates_count != 0 && !more_follow) deliver(sink, at_ns);
@@ -113,6 +125,7 @@ void FlowTable::State::report_all_in_order(FlowSink& sink) {
     constexpr std::size_t together = 128;  // at least, but at the end: what the first-level cache holds
     std::vector<std::uint32_t> numbers;
     for (std::uint32_t number = 0; number < entries_used; ++number) {
+        prefetch_head(number + heads_ahead);  // beyond the last one, too: an address is all that it takes
         if (heads[number].tag == FLOW_FREE) continue;
         if (numbers.size() >= together &&
             heads[number].first_seen_ns != heads[numbers.back()].first_seen_ns) {

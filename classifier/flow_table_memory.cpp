@@ -14,6 +14,7 @@ using namespace datapath;
 namespace {
 
 constexpr std::size_t buckets_ahead = 8;          // whose flows' hashes are fetched from memory meanwhile
+constexpr std::size_t heads_ahead = 16;           // of flows, likewise
 constexpr std::uint64_t conversation_bytes = 24;  // FirstSenders: at most, while it grows
 // Of a full table's slots at most seven in eight are used, so that nearly every flow finds room in its two
 // buckets.
@@ -208,14 +209,23 @@ using Lanes [[gnu::vector_size(16), gnu::may_alias]] = std::uint32_t;
 }  // namespace
 
 // Of a bucket that has been split: the flows for which this is the second one.
-void FlowTable::State::split_spilled(std::uint32_t first, std::uint32_t slots,
-                                     std::vector<Spilled>& spilled) {
+void FlowTable::State::note_spilled(std::uint32_t first, std::uint32_t slots,
+                                    std::vector<Spilled>& spilled) const {
     for (std::uint32_t slot = first; slot < first + FLOW_PROBES; ++slot) {
         const std::uint32_t number = entry_at(slot);
         if (tag_at(slot) == FLOW_FREE || ((low_hash[number] ^ first) & (slots - FLOW_PROBES)) == 0) continue;
-        const bool goes = (flow_hash(&heads[number].key, hash_seed) >> 20 & slots) != 0;
-        if (goes) move_flow(slot, slot + slots);
-        spilled.push_back({number, goes ? slot + slots : slot});
+        spilled.push_back({number, slot});
+    }
+}
+
+// Half of these, too, go to where they stand in the upper half of the table: nothing else has been put there.
+void FlowTable::State::split_spilled(std::uint32_t slots, std::vector<Spilled>& spilled) noexcept {
+    for (std::size_t i = 0; i < spilled.size(); ++i) {
+        prefetch_head(spilled[std::min(i + heads_ahead, spilled.size() - 1)].number);
+        Spilled& flow = spilled[i];
+        if ((flow_hash(&heads[flow.number].key, hash_seed) >> 20 & slots) == 0) continue;
+        move_flow(flow.slot, flow.slot + slots);
+        flow.slot += slots;
     }
 }
 
@@ -231,8 +241,9 @@ bool FlowTable::State::grow() {
             __builtin_prefetch(&low_hash[number]);
         const std::uint32_t first = i * FLOW_PROBES;
         if (UNLIKELY(split(buckets[i], buckets[i + count], low_hash.data(), first, slots)))
-            split_spilled(first, slots, spilled);
+            note_spilled(first, slots, spilled);
     }
+    split_spilled(slots, spilled);
     slot_mask = slots * 2 - 1;
     section.spilled = spilled.size();
     move_home(spilled);

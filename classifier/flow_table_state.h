@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <vector>
 
 #include "classifier/classify_step.h"
@@ -16,8 +17,10 @@ namespace egresswatch {
 
 constexpr std::uint64_t second_ns = 1'000'000'000;
 
-[[nodiscard]] inline FlowCounters counters_of(const datapath::flow_counts& counts) noexcept {
-    return {counts.packets_out, counts.bytes_out, counts.packets_in, counts.bytes_in};
+static_assert(sizeof(CounterHalves) == sizeof(FlowCounters) &&
+              offsetof(FlowCounters, packets_in) == sizeof(Halves));
+[[nodiscard]] inline CounterHalves counters_of(const datapath::flow_counts& counts) noexcept {
+    return {Halves{counts.packets_out, counts.bytes_out}, Halves{counts.packets_in, counts.bytes_in}};
 }
 
 struct FlowTable::State : datapath::TablePlatform {
@@ -77,7 +80,7 @@ struct FlowTable::State : datapath::TablePlatform {
                LIKELY(datapath::flow_key_equal(&heads[number].key, &key));
     }
     void begin_counts(std::uint32_t number) noexcept;
-    [[nodiscard]] FlowCounters counters(std::uint32_t number) const noexcept {
+    [[nodiscard]] CounterHalves counters(std::uint32_t number) const noexcept {
         return is_single(heads[number]) ? single_counters(heads[number]) : counters_of(counts[number]);
     }
     [[nodiscard]] std::uint64_t last_seen_ns(std::uint32_t number) const noexcept {
@@ -95,7 +98,8 @@ struct FlowTable::State : datapath::TablePlatform {
         std::uint32_t number;
         std::uint32_t slot;
     };
-    void split_spilled(std::uint32_t first, std::uint32_t slots, std::vector<Spilled>& spilled);
+    void note_spilled(std::uint32_t first, std::uint32_t slots, std::vector<Spilled>& spilled) const;
+    void split_spilled(std::uint32_t slots, std::vector<Spilled>& spilled) noexcept;
     [[nodiscard]] bool move_home(Spilled flow) noexcept;
     void move_home(std::vector<Spilled>& spilled) noexcept;
     void move_flow(std::uint32_t from, std::uint32_t to) noexcept;
@@ -130,7 +134,7 @@ struct FlowTable::State : datapath::TablePlatform {
     void prefetch_counts(std::uint32_t number) const noexcept {
         if (!is_single(heads[number])) __builtin_prefetch(&counts[number]);
     }
-    void push_update(std::uint32_t number, const FlowCounters& total, const FlowCounters& delta,
+    void push_update(std::uint32_t number, const CounterHalves& total, const CounterHalves& delta,
                      UpdateReason reason);
     void tell_volume(std::uint32_t number, FlowSink& sink);
     void note_moved(std::uint32_t number) {
@@ -177,7 +181,7 @@ struct FlowTable::State : datapath::TablePlatform {
     ZeroedArray<std::uint64_t> moved_bits;
     ZeroedArray<std::uint32_t> moved_at;  // index into `moved`, where the bit is set
     ZeroedArray<Moved> moved;  // the first `moved_count`, in the order of their first packet since the tick
-    ZeroedArray<FlowCounters> told;  // the first `told_count`
+    ZeroedArray<CounterHalves> told;  // the first `told_count`
     std::size_t moved_count = 0;
     std::uint32_t told_count = 0;
     ZeroedArray<std::uint64_t>

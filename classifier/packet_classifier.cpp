@@ -260,6 +260,13 @@ static void take_plain(TablePlatform& platform, InterfaceTally& tally, const Pac
     const Halves local = plain.source ^ both, remote = plain.destination ^ both;
     std::memcpy(out.key.local_addr, &local, sizeof local);
     std::memcpy(out.key.remote_addr, &remote, sizeof remote);
+    // Port, port, protocol, no tunnel, class: see make_key(). First without the class, which the hash leaves
+    // out: what is guessed wrong on the way to the class does not hold up the hash then.
+    const auto ports = std::rotl(static_cast<std::uint32_t>(plain.sent), leaves ? 0 : 16);
+    const std::uint64_t ends = ports | plain.sent >> 32 << 32;
+    auto* const ends_of_key = reinterpret_cast<__u8*>(&out.key) + offsetof(flow_key, local_port);
+    store64(ends_of_key, ends);
+    out.hash = flow_hash(&out.key, platform.hash_seed);
     const __u32 class_id = region_lookup(platform.region, platform.region_cells, out.key.remote_addr);
     const __u32 kind = region_kind_of(platform.region, platform.region_cells, class_id);
     class_traffic& total = platform.classes[class_id].by_direction[direction];
@@ -268,11 +275,7 @@ static void take_plain(TablePlatform& platform, InterfaceTally& tally, const Pac
     total.frame_bytes += packet.wire_bytes;
     const std::uint8_t sum = sum_of(direction, static_cast<std::uint8_t>(kind));  // an outcome, too
     tally.add(sum, packet.wire_bytes);
-    const std::uint32_t turn = leaves ? 0 : 16;
-    const auto ports = std::rotl(static_cast<std::uint32_t>(plain.sent), static_cast<int>(turn));
-    // Port, port, protocol, no tunnel, class: see make_key().
-    store64(reinterpret_cast<__u8*>(&out.key) + offsetof(flow_key, local_port),
-            ports | plain.sent >> 32 << 32 | std::uint64_t{class_id} << 48);
+    store64(ends_of_key, ends | std::uint64_t{class_id} << 48);
     out.ip_bytes = plain.ip_bytes;
     out.ifindex = packet.ifindex;
     out.direction = direction;
@@ -287,8 +290,6 @@ static void take_plain(TablePlatform& platform, InterfaceTally& tally, const Pac
     const bool tracked = (kind >= KIND_UNKNOWN) | platform.track_all;  // no branch of the toss-up
     const bool speaks_dns = speaks_to_name_server(out.key);
     out.kind = tracked ? ClassifiedPacket::Kind::tracked : ClassifiedPacket::Kind::untracked;
-    out.hash = 0;
-    if (LIKELY(tracked) || UNLIKELY(speaks_dns)) out.hash = flow_hash(&out.key, platform.hash_seed);
     if (LIKELY(tracked)) {
         prefetch_bucket(platform, out.hash);
     } else if (UNLIKELY(speaks_dns)) {
@@ -304,7 +305,7 @@ static void take_plain(TablePlatform& platform, InterfaceTally& tally, const Pac
     static_assert(sampled_packets_max < sampled_always && sampled_datagrams_max < sampled_always);
     out.place = known.place_of(*seen.tuple);
     *seen.tuple = {out.key,
-                   out.hash,
+                   tracked ? out.hash : 0,  // the bucket that is fetched for it is always the same one
                    seen.word,
                    sum,
                    platform.sample_payload ? sampled : std::uint8_t{0},

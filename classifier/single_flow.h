@@ -10,7 +10,7 @@
 #include <cstdint>
 
 #include "classifier/datapath/layout.h"
-#include "classifier/flow_update.h"
+#include "classifier/plain_packet.h"
 
 namespace egresswatch {
 
@@ -22,6 +22,14 @@ static_assert((single_flow & datapath::FLOW_LIVE) == 0);
 constexpr unsigned single_direction_bit = 31;
 // A packet that is told of at once is in its counts.
 constexpr std::uint64_t single_bytes_max = datapath::VOLUME_EVENT_MIN - 1;
+
+// FlowCounters, what went out and what came in each at once: what is written in words and read in halves soon
+// after waits until the words have arrived in the cache.
+struct CounterHalves {
+    Halves out, in;  // packets, bytes
+
+    [[nodiscard]] std::uint64_t packets() const noexcept { return out[0] + in[0]; }
+};
 
 [[nodiscard]] inline bool is_single(const datapath::flow_head& head) noexcept {
     return (head.tag & single_flow) != 0;
@@ -36,10 +44,10 @@ constexpr std::uint64_t single_bytes_max = datapath::VOLUME_EVENT_MIN - 1;
 [[nodiscard]] inline std::uint32_t single_bytes(const datapath::flow_head& head) noexcept {
     return head.handshake_rtt_us & ~(1u << single_direction_bit);
 }
-[[nodiscard]] inline FlowCounters single_counters(const datapath::flow_head& head) noexcept {
+[[nodiscard]] inline CounterHalves single_counters(const datapath::flow_head& head) noexcept {
+    const Halves counted = {1, single_bytes(head)};
     const std::uint64_t in = single_direction(head);
-    const std::uint64_t bytes = single_bytes(head);
-    return {1 - in, bytes & (in - 1), in, bytes & (0 - in)};
+    return {counted & Halves{in - 1, in - 1}, counted & Halves{0 - in, 0 - in}};
 }
 
 }  // namespace egresswatch

@@ -84,7 +84,13 @@ struct TablePlatform {
     [[nodiscard]] __u32& tag_at(__u32 slot) noexcept {
         return buckets[slot / FLOW_PROBES].tags.tag[slot % FLOW_PROBES];
     }
+    [[nodiscard]] __u32 tag_at(__u32 slot) const noexcept {
+        return buckets[slot / FLOW_PROBES].tags.tag[slot % FLOW_PROBES];
+    }
     [[nodiscard]] __u32& entry_at(__u32 slot) noexcept {
+        return buckets[slot / FLOW_PROBES].entry[slot % FLOW_PROBES];
+    }
+    [[nodiscard]] __u32 entry_at(__u32 slot) const noexcept {
         return buckets[slot / FLOW_PROBES].entry[slot % FLOW_PROBES];
     }
 };
