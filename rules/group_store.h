@@ -4,10 +4,15 @@
 // One store for every kind of rule: a hash table over slots that lie side by side, and a list of them by
 // activity. At a limit the group with the oldest activity goes, and is counted. No order of the table reaches
 // the outside. A slot has a number, and stays where it is until the store grows for a new group.
-// Cost: one probe of the table and one slot of two cache lines, when cold. A store takes memory as it grows,
+// The table is one of buckets of seven, each a cache line whose tags are compared at once. An entry that
+// finds its bucket full goes to the next, and every bucket that it passed counts it: a search goes on where
+// something passed, and what is taken out moves nothing.
+// Cost: one line of the table and one slot of two cache lines, when cold. A store takes memory as it grows,
 // by doubling, never per group, and gives none back while it lives.
 #pragma once
 
+#include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -15,6 +20,7 @@
 #include <new>
 #include <utility>
 
+#include "classifier/lanes.h"
 #include "classifier/zeroed_array.h"
 #include "rules/group_key.h"
 
@@ -35,6 +41,23 @@ inline void prefetch(const void* address) noexcept {
     asm volatile("");
 }
 
+// Of the table: what is looked for is in a few buckets, mostly in one.
+struct alignas(64) GroupBucket {
+    static constexpr unsigned entries = 7;
+
+    std::array<std::uint32_t, entries + 1> tag{};     // 0: no entry; behind the last: see passed()
+    std::array<std::uint32_t, entries + 1> number{};  // of a slot; behind the last: none, always
+
+    // Entries that lie behind this bucket, and would have been put into it or one before it.
+    [[nodiscard]] std::uint32_t& passed() noexcept { return tag[entries]; }
+    [[nodiscard]] std::uint32_t passed() const noexcept { return tag[entries]; }
+    // A bit for each entry with this tag.
+    [[nodiscard]] unsigned equal_to(std::uint32_t wanted) const noexcept {
+        return lanes_equal_to(tag.data(), wanted) & ((1u << entries) - 1);
+    }
+};
+static_assert(sizeof(GroupBucket) == 64, "one cache line");
+
 // Where the groups of a store are, and in which order they were active: all that is the same whatever is
 // remembered of them. The order lies beside the slots, not in them: what goes next, and where its entry is,
 // is known without a look at it, and a group that moves up touches no neighbour.
@@ -47,26 +70,21 @@ public:
     GroupPlaces& operator=(const GroupPlaces&) = delete;
 
     // Of a group that is going to be looked for: first what says where it is, and when that has come, itself.
-    void prefetch(std::uint64_t hash) const noexcept { prefetch_entries(tag_of(hash)); }
-    // Most lie where they belong, or next to it. For others, and for those that are not there, slot `none` is
-    // fetched, which costs less than a guess.
+    void prefetch(std::uint64_t hash) const noexcept { rules::prefetch(&table_[tag_of(hash) & mask_]); }
+    // Most lie where they belong. For others, and for those that are not there, slot `none` is fetched, which
+    // costs less than a guess.
     void prefetch_group(std::uint64_t hash) const noexcept {
         const std::uint32_t tag = tag_of(hash);
-        const Entry& home = table_[tag & mask_];
-        const Entry& next = table_[(tag + 1) & mask_];
-        const auto number_if = [](const Entry& entry, bool is_it) {
-            return entry.number & (Number{0} - is_it);
-        };
-        prefetch_slot(number_if(home, home.tag == tag) | number_if(next, next.tag == tag));
+        const Bucket& bucket = table_[tag & mask_];
+        prefetch_slot(bucket.number[static_cast<std::size_t>(
+            std::countr_zero(bucket.equal_to(tag) | 1u << Bucket::entries))]);
     }
 
     [[nodiscard]] std::size_t size() const noexcept { return count_; }
 
 protected:
-    struct Entry {
-        std::uint32_t tag;
-        Number number;
-    };
+    using Bucket = GroupBucket;
+    static constexpr std::size_t bucket_groups = 4;  // so many for each bucket, at the most
     // Of a slot. That of number `none` closes the ring: newer than it is the oldest.
     struct Link {
         Number older;
@@ -78,29 +96,39 @@ protected:
         : slot_bytes_(slot_bytes), groups_max_(groups_max), budget_(&budget) {}
     ~GroupPlaces() = default;
 
-    // The half of the hash that also says where an entry belongs: moving entries touches no slot.
-    static std::uint32_t tag_of(std::uint64_t hash) noexcept { return static_cast<std::uint32_t>(hash); }
+    // The half of the hash that also says which bucket an entry belongs to: growing touches no slot.
+    static std::uint32_t tag_of(std::uint64_t hash) noexcept {
+        return static_cast<std::uint32_t>(hash) | std::uint32_t{1} << 31;
+    }
     [[nodiscard]] bool is_full() const noexcept {
         return count_ >= groups_max_ || budget_->groups >= budget_->groups_max;
     }
     [[nodiscard]] Number oldest() const noexcept { return links_[none].newer; }
 
-    [[nodiscard]] std::size_t free_place(std::uint32_t tag) const noexcept {
-        std::size_t place = tag & mask_;
-        while (table_[place].number != none) place = (place + 1) & mask_;
-        return place;
-    }
-    // Closes the gap behind it: linear probing without tombstones (Knuth, TAOCP volume 3, algorithm 6.4 R).
-    void take_out(Number number) noexcept {
-        std::size_t gap = links_[number].tag & mask_;
-        while (table_[gap].number != number) gap = (gap + 1) & mask_;
-        for (std::size_t next = (gap + 1) & mask_; table_[next].number != none; next = (next + 1) & mask_) {
-            const std::size_t home = table_[next].tag & mask_;
-            if (((next - home) & mask_) < ((next - gap) & mask_)) continue;
-            table_[gap] = table_[next];
-            gap = next;
+    void put_in(std::uint32_t tag, Number number) noexcept {
+        for (std::size_t place = tag & mask_;; place = (place + 1) & mask_) {
+            Bucket& bucket = table_[place];
+            if (const unsigned room = bucket.equal_to(0); room != 0) [[likely]] {
+                const auto at = static_cast<std::size_t>(std::countr_zero(room));
+                bucket.tag[at] = tag;
+                bucket.number[at] = number;
+                return;
+            }
+            ++bucket.passed();
         }
-        table_[gap] = Entry{};
+    }
+    void take_out(Number number) noexcept {
+        const std::uint32_t tag = links_[number].tag;
+        for (std::size_t place = tag & mask_;; place = (place + 1) & mask_) {
+            Bucket& bucket = table_[place];
+            if (const unsigned equal = lanes_equal_to(bucket.number.data(), number); equal != 0) [[likely]] {
+                const auto at = static_cast<std::size_t>(std::countr_zero(equal));
+                bucket.tag[at] = 0;
+                bucket.number[at] = none;
+                return;
+            }
+            --bucket.passed();
+        }
     }
     void unlink(Number number) noexcept {
         const Link& link = links_[number];
@@ -123,19 +151,20 @@ protected:
                 next_out_ = links_[next_out_].newer;
         }
         const Link& link = links_[next_out_];
-        prefetch_entries(link.tag);
+        rules::prefetch(&table_[link.tag & mask_]);
         prefetch_slot(next_out_);
         next_out_ = link.newer;
         rules::prefetch(&links_[next_out_]);
     }
     // Room in the table for one group more.
     void have_place() {
-        if (2 * (count_ + 1) > mask_ + 1) [[unlikely]]
+        if (count_ == room_) [[unlikely]]
             grow();
     }
 
-    Entry* table_ = &no_entry_;  // a power of two, at most half full
+    Bucket* table_ = &no_bucket_;  // a power of two of them
     std::size_t mask_ = 0;
+    std::size_t room_ = 0;  // for so many groups
     Link* links_ = &no_link_;
     std::byte* slots_ = nullptr;
     std::size_t slot_bytes_;
@@ -145,27 +174,21 @@ protected:
 
 private:
     // Stand for table and ring as long as there is no memory: every search asks them, none finds anything.
-    static inline Entry no_entry_{};
+    static inline Bucket no_bucket_{};
     static inline Link no_link_{};
 
     void grow();
-    // Where an entry is, or not far behind: that may be in the next line.
-    void prefetch_entries(std::uint32_t tag) const noexcept {
-        const Entry* home = &table_[tag & mask_];
-        rules::prefetch(home);
-        rules::prefetch(home + 3);
-    }
     // By a number, for there may be no slots yet.
     void prefetch_slot(Number number) const noexcept {
         const auto slot = reinterpret_cast<std::uintptr_t>(slots_) + number * slot_bytes_;
         const auto fetch = [](std::uintptr_t at) { rules::prefetch(reinterpret_cast<const void*>(at)); };
-        for (std::size_t line = 0; line < slot_bytes_; line += 64) fetch(slot + line);
+        for (std::size_t line = 0; line + 64 < slot_bytes_; line += 64) fetch(slot + line);
         fetch(slot + slot_bytes_ - 1);
     }
 
     static constexpr unsigned evictions_ahead = 8;  // of what they touch four lines each wait in the cache
 
-    ZeroedArray<Entry> table_memory_;
+    ZeroedArray<Bucket> table_memory_;
     ZeroedArray<Link> link_memory_;
     ZeroedArray<std::byte> slot_memory_;  // objects move with their pages: they hold no address of their own
     Number next_out_ = none;              // the oldest that is not fetched yet; none: nothing is
@@ -195,7 +218,7 @@ public:
     }
 
     [[nodiscard]] const Slot* find(const GroupKey& key, std::uint64_t hash) const noexcept {
-        const Number known = table_[probe(key, tag_of(hash))].number;
+        const Number known = number_of(key, tag_of(hash));
         return known != none ? &at(known) : nullptr;
     }
     [[nodiscard]] Slot* find(const GroupKey& key, std::uint64_t hash) noexcept {
@@ -204,7 +227,7 @@ public:
     // Where there is no room for one more, the group with the oldest activity gives its slot.
     Slot& find_or_make(const GroupKey& key, std::uint64_t hash) {
         const std::uint32_t tag = tag_of(hash);
-        const Number known = table_[probe(key, tag)].number;
+        const Number known = number_of(key, tag);
         return known != none ? at(known) : make(key, tag);
     }
 
@@ -252,12 +275,20 @@ private:
     [[nodiscard]] const Slot& at(Number number) const noexcept {
         return *std::launder(reinterpret_cast<const Slot*>(slots_ + number * sizeof(Slot)));
     }
-    // The place of the group, or the one where its entry would be put.
-    [[nodiscard]] std::size_t probe(const GroupKey& key, std::uint32_t tag) const noexcept {
+    [[nodiscard]] Number number_of(const GroupKey& key, std::uint32_t tag) const noexcept {
         std::size_t place = tag & mask_;
-        for (; table_[place].number != none; place = (place + 1) & mask_)
-            if (table_[place].tag == tag && at(table_[place].number).key == key) break;
-        return place;
+        for (std::size_t i = 0; i <= mask_; ++i) {
+            const Bucket& bucket = table_[place];
+            for (unsigned equal = bucket.equal_to(tag); equal != 0; equal &= equal - 1) {
+                const Number number = bucket.number[static_cast<std::size_t>(std::countr_zero(equal))];
+                if (at(number).key == key) [[likely]]
+                    return number;
+            }
+            if (bucket.passed() == 0) [[likely]]
+                return none;
+            place = (place + 1) & mask_;
+        }
+        return none;
     }
     [[nodiscard]] bool is_over() const noexcept {
         return count_ > groups_max_ || budget_->groups > budget_->groups_max ||
@@ -278,7 +309,7 @@ private:
         }
         slot->key = key;
         links_[slot->number].tag = tag;
-        table_[free_place(tag)] = {tag, slot->number};
+        put_in(tag, slot->number);
         link_newest(slot->number);
         return *slot;
     }
