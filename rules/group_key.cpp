@@ -63,36 +63,43 @@ std::uint64_t GroupHash::of_text(std::string_view text) const noexcept {
     return out;
 }
 
+void KeyPlan::keep_address(unsigned bits4, unsigned bits6, std::uint8_t length4, std::uint8_t length6) {
+    const AddressWords kept6 = first_bits(bits6), kept4 = first_bits(96 + bits4);
+    address_ = {OfAddress{kept6[0], kept6[1], length6}, OfAddress{kept4[0], kept4[1], length4}};
+}
+
 KeyPlan::KeyPlan(std::span<const Field> by) {
+    constexpr std::uint64_t port_bits = 0xffff;
     for (const Field field : by) {
         switch (field) {
-            case Field::remote:
-                parts_ |= remote;
-                break;
+            case Field::remote:  // says a prefix already
             case Field::remote_prefix:
-                parts_ |= remote_prefix;
                 break;
             case Field::country:
-                parts_ |= country;
+                what_ |= std::uint64_t{0xffff} << 16;
                 break;
             case Field::asn:
                 parts_ |= asn;
                 break;
             case Field::port:
-                parts_ |= port;
+                ports_ |= port_bits;
                 break;
             case Field::local_port:
-                parts_ |= local_port;
+                ports_ |= port_bits << 16;
                 break;
             case Field::l4_proto:
-                parts_ |= l4_proto;
+                what_ |= std::uint64_t{0xff} << 8;
                 break;
             default:
                 parts_ |= text;
                 texts_.push_back(field);
         }
     }
-    if ((parts_ & remote) != 0) parts_ &= ~std::uint32_t{remote_prefix};  // the address says it already
+    if (std::ranges::find(by, Field::remote) != by.end())
+        keep_address(32, 128, whole_address, whole_address);
+    else if (std::ranges::find(by, Field::remote_prefix) != by.end())
+        keep_address(limits::remote_prefix_length4, limits::remote_prefix_length6,
+                     limits::remote_prefix_length4, limits::remote_prefix_length6);
 }
 
 void KeyPlan::add_rest(GroupKey& key, const Subject& subject, GroupHash hash) const {

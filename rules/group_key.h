@@ -75,7 +75,7 @@ using AddressWords = std::array<std::uint64_t, 2>;
 [[nodiscard]] constexpr bool is_mapped(std::uint64_t first, std::uint64_t second) {
     constexpr auto start = std::bit_cast<AddressWords>(
         std::array<std::uint8_t, 16>{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0});
-    return first == 0 && (second & first_bits(96)[1]) == start[1];
+    return (first | ((second & first_bits(96)[1]) ^ start[1])) == 0;
 }
 
 // `by`, read once: which parts of a key it wants.
@@ -93,56 +93,46 @@ public:
     // Whether headers and class are all of it.
     [[nodiscard]] bool is_known_ahead() const noexcept { return (parts_ & (asn | text)) == 0; }
     // In line, and written in whole words: what is read as a word soon after it was written in parts waits
-    // until they have arrived in the cache.
+    // until they have arrived in the cache. By masks: rules of different `by` take turns, and a CPU would
+    // guess which.
     void set_key_ahead(GroupKey& key, const FlowUpdate& flow, const ClassInfo& info) const noexcept {
         static_assert(offsetof(GroupKey, length) == 16 && offsetof(GroupKey, l4_proto) == 17 &&
                       offsetof(GroupKey, country) == 18 && offsetof(GroupKey, port) == 24 &&
                       offsetof(GroupKey, local_port) == 26);
-        std::uint64_t first = 0, second = 0, what = 0, ports = 0;
-        if ((parts_ & (remote | remote_prefix)) != 0) {
-            std::memcpy(&first, flow.key.remote_addr, sizeof first);
-            std::memcpy(&second, flow.key.remote_addr + sizeof first, sizeof second);
-            what = whole_address;
-        }
-        if ((parts_ & remote_prefix) != 0) {
-            constexpr AddressWords kept4 = first_bits(96 + limits::remote_prefix_length4);
-            constexpr AddressWords kept6 = first_bits(limits::remote_prefix_length6);
-            const bool ipv4 = is_mapped(first, second);
-            first &= ipv4 ? kept4[0] : kept6[0];
-            second &= ipv4 ? kept4[1] : kept6[1];
-            what = ipv4 ? limits::remote_prefix_length4 : limits::remote_prefix_length6;
-        }
-        if ((parts_ & l4_proto) != 0) what |= std::uint64_t{flow.key.l4_proto} << 8;
-        if ((parts_ & country) != 0 && info.country.size() == 2)
-            what |= std::uint64_t{static_cast<std::uint8_t>(info.country[0])} << 16 |
-                    std::uint64_t{static_cast<std::uint8_t>(info.country[1])} << 24;
-        if ((parts_ & port) != 0) ports = flow.remote_port();
-        if ((parts_ & local_port) != 0) ports |= std::uint64_t{flow.local_port()} << 16;
-        key.set_word(0, first);
-        key.set_word(1, second);
-        key.set_word(2, what);
-        key.set_word(3, ports);
+        std::uint64_t first = 0, second = 0;
+        std::memcpy(&first, flow.key.remote_addr, sizeof first);
+        std::memcpy(&second, flow.key.remote_addr + sizeof first, sizeof second);
+        const OfAddress& kept = address_[is_mapped(first, second)];
+        std::uint16_t letters = 0;
+        if (info.country.size() == sizeof letters) [[likely]]
+            std::memcpy(&letters, info.country.data(), sizeof letters);
+        const std::uint64_t what = std::uint64_t{flow.key.l4_proto} << 8 | std::uint64_t{letters} << 16;
+        const std::uint64_t ports = flow.remote_port() | std::uint64_t{flow.local_port()} << 16;
+        key.set_word(0, first & kept.first);
+        key.set_word(1, second & kept.second);
+        key.set_word(2, (what & what_) | kept.length);
+        key.set_word(3, ports & ports_);
         key.set_word(4, 0);
     }
 
 private:
-    enum Part : std::uint32_t {
-        remote = 1,
-        remote_prefix = 2,
-        country = 4,
-        asn = 8,
-        port = 16,
-        local_port = 32,
-        l4_proto = 64,
-        text = 128
+    enum Part : std::uint32_t { asn = 1, text = 2 };
+    // Of an address of one family: the bits that the key keeps of it, and GroupKey::length.
+    struct OfAddress {
+        std::uint64_t first = 0, second = 0;
+        std::uint64_t length = 0;
     };
+    void keep_address(unsigned bits4, unsigned bits6, std::uint8_t length4, std::uint8_t length6);
     void add_rest(GroupKey& key, const Subject& subject, GroupHash hash) const;
 
     static_assert(limits::remote_prefix_length4 % 8 == 0 && limits::remote_prefix_length6 % 8 == 0);
     static constexpr std::uint8_t whole_address = 255;
 
-    std::uint32_t parts_ = 0;
-    std::vector<Field> texts_;  // in their order
+    std::array<OfAddress, 2> address_;  // IPv6, IPv4
+    std::uint64_t what_ = 0;            // of the key's third word, but for the length
+    std::uint64_t ports_ = 0;           // of its fourth
+    std::uint32_t parts_ = 0;           // what add_rest() adds
+    std::vector<Field> texts_;          // in their order
 };
 
 [[nodiscard]] std::vector<GroupField> group_fields(std::span<const Field> by, const Subject& subject);
