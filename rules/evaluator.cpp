@@ -3,6 +3,7 @@
 #include "rules/evaluator.h"
 
 #include <algorithm>
+#include <bit>
 #include <random>
 #include <unordered_map>
 #include <utility>
@@ -97,6 +98,7 @@ void Evaluator::State::install(std::shared_ptr<const Policy> next) {
         sequences[rule.then].push_back(i);
     }
     wants_names = asks_for_names(*policy);
+    counts_questions = std::ranges::any_of(policy->rules, &Rule::counts_names);
     const Site* site = policy->find_site(around.site);
     around.clock = SiteClock::of_zone(site == nullptr ? std::string_view() : site->timezone);
 }
@@ -133,12 +135,14 @@ void Evaluator::State::prepare(Prepared& out, const FlowUpdate& update, const Pl
     out.outbound = is_outbound(update);
     out.bits = flow_bits(update);
     out.left.clear();
+    out.keys_ahead = true;
     for (const Plan::Candidate& candidate : of_class.rules.any) {
         // Whether an entry allows it is found out at its turn.
         if ((out.bits & ~(candidate.residue.bits | allowed_bits)) != 0) continue;
         const Brief& rule = briefs[candidate.index];
         if (!rule.counts[out.outbound]) continue;
         out.left.push_back(candidate);
+        out.keys_ahead &= rule.key_ahead;
         if (!rule.key_ahead) continue;
         KeyAndHash& group = out.keys[rule.key];
         if (group.made_for != out.number) {
@@ -294,15 +298,18 @@ std::uint64_t Evaluator::State::count_all(Prepared& told, const FlowUpdate& upda
     std::uint64_t missing = entry < 0 ? never : until_ceiling(entry);
     if (candidates.empty() && of_class.rules.any.empty()) return missing;
     counters.ahead += update.last_seen > reached ? 1 : 0;
-    const bool is_prepared = candidates.data() == told.left.data();
+    if (candidates.data() == told.left.data() && told.keys_ahead) {
+        for (const Plan::Candidate& candidate : candidates)
+            if (counts(candidate, flow)) count(candidate.index, told, flow, entry, missing, out);
+        return missing;
+    }
     // First all that count it, so that the groups of the others are on their way from memory meanwhile.
     counting.clear();
     for (const Plan::Candidate& candidate : candidates) {
         const Brief& rule = briefs[candidate.index];
         if (!rule.counts[told.outbound] || !counts(candidate, flow)) continue;
         counting.push_back(candidate.index);
-        if ((!is_prepared || !rule.key_ahead) && rule.groups != nullptr)
-            rule.groups->prefetch(key(rule, told, flow).hash);
+        if (rule.groups != nullptr) rule.groups->prefetch(key(rule, told, flow).hash);
     }
     for (const std::uint32_t index : counting) count(index, told, flow, entry, missing, out);
     return missing;
@@ -326,35 +333,40 @@ void Evaluator::evaluate(std::span<const FlowUpdate> updates, Timestamp now, std
     State& state = *state_;
     state.reached = std::max(state.reached, sane(now));
     ++state.batch;
+    const std::uint32_t reasons = handler.reasons_told();
+    static_assert(State::together <= 32, "a bit each");
     for (std::span<const FlowUpdate> left = updates; !left.empty();) {
         const auto some = left.first(std::min(left.size(), State::together));
         left = left.subspan(some.size());
         state.counters.updates += some.size();
         // Of most updates nothing is asked: they are of the home region, or all of them is told already.
-        // Which, a CPU cannot guess: they are sorted out without a branch.
-        std::array<const FlowUpdate*, State::together> asked;
+        // Which, a CPU cannot guess: they are sorted out without a branch, and in bits.
+        std::array<std::size_t, State::together> asked;
         std::size_t may_count = 0;
-        for (const FlowUpdate& update : some) {
-            asked[may_count] = &update;
-            may_count += state.may_count(update) ? 1 : 0;
+        std::uint32_t to_tell = 0;
+        for (std::size_t i = 0; i < some.size(); ++i) {
+            asked[may_count] = i;
+            may_count += state.may_count(some[i]) ? 1 : 0;
+            to_tell |= (reasons >> static_cast<unsigned>(some[i].reason) & 1u) << i;
         }
         std::array<const Plan::OfClass*, State::together> classes;
         std::size_t count = 0;
+        std::uint32_t has_turn = 0;
         for (std::size_t i = 0; i < may_count; ++i) {
             asked[count] = asked[i];
-            classes[count] = &state.of_class(*asked[i], handler);
-            count += classes[count]->idle ? 0 : 1;
+            classes[count] = &state.of_class(some[asked[i]], handler);
+            const bool idle = classes[count]->idle;
+            has_turn |= (idle ? 0u : 1u) << asked[i];
+            count += idle ? 0 : 1;
         }
-        State::Prepared* const first = state.prepared.data();
-        State::Prepared* const last = first + count;
-        for (std::size_t i = 0; i < count; ++i) state.prepare(first[i], *asked[i], *classes[i]);
-        for (const State::Prepared* next = first; next != last; ++next) state.prefetch_groups(*next);
-        State::Prepared* next = first;
-        for (const FlowUpdate& update : some) {
+        State::Prepared* next = state.prepared.data();
+        for (std::size_t i = 0; i < count; ++i) state.prepare(next[i], some[asked[i]], *classes[i]);
+        for (std::size_t i = 0; i < count; ++i) state.prefetch_groups(next[i]);
+        for (std::uint32_t left_to_do = has_turn | to_tell; left_to_do != 0; left_to_do &= left_to_do - 1) {
+            const auto i = static_cast<std::size_t>(std::countr_zero(left_to_do));
             std::uint64_t missing = never;
-            if (next != last && next->update == &update)
-                missing = state.take_turn(*next++, handler.facts_of(update), out);
-            handler.evaluated(update, missing);
+            if ((has_turn >> i & 1) != 0) missing = state.take_turn(*next++, handler.facts_of(some[i]), out);
+            handler.evaluated(some[i], missing);
         }
     }
 }
@@ -404,6 +416,10 @@ int Evaluator::allowed_by(const FlowUpdate& update, const ClassInfo& info, Times
 
 bool Evaluator::wants_names() const noexcept {
     return state_->wants_names;
+}
+
+bool Evaluator::counts_questions() const noexcept {
+    return state_->counts_questions;
 }
 
 EvaluatorCounters Evaluator::counters() const noexcept {

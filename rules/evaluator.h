@@ -97,6 +97,10 @@ public:
     [[nodiscard]] virtual const ClassInfo& info_of(const FlowUpdate& update) = 0;
     // At its turn, where a rule or an entry can look at it; lives until evaluated().
     [[nodiscard]] virtual const FlowFacts& facts_of(const FlowUpdate& update) = 0;
+    // Asked once a batch: a bit for each UpdateReason. Of other updates those that no rule and no entry can
+    // look at are passed over: evaluated() is not called for them.
+    [[nodiscard]] virtual std::uint32_t reasons_told() const noexcept { return every_reason; }
+    static constexpr std::uint32_t every_reason = ~std::uint32_t{0};
     // `missing` as Evaluator::evaluate() answers it.
     virtual void evaluated(const FlowUpdate& update, std::uint64_t missing) = 0;
 };
@@ -136,7 +140,8 @@ public:
     // is looked at, what the next ones touch is on its way from memory.
     void evaluate(std::span<const FlowUpdate> updates, Timestamp now, std::vector<Finding>& out,
                   BatchHandler& handler);
-    // Names for the rules that count them. Whoever parses DNS calls it, once for each question.
+    // Names for the rules that count them. Whoever parses DNS calls it, once for each question; or not, where
+    // no rule counts_questions(): it changes nothing then.
     void observe(const NameObservation& seen, const ClassInfo& info, Timestamp now, std::vector<Finding>& out,
                  const FlowFacts& facts = {});
     // Time passes without traffic: windows that have emptied give their memory back, and the ends of allow
@@ -156,6 +161,8 @@ public:
 
     // Whether the policy asks for names: without, evaluate() needs no FlowFacts of them.
     [[nodiscard]] bool wants_names() const noexcept;
+    // Whether some rule counts what observe() tells.
+    [[nodiscard]] bool counts_questions() const noexcept;
 
     [[nodiscard]] EvaluatorCounters counters() const noexcept;
     [[nodiscard]] std::vector<RuleStatus> rule_status() const;

@@ -49,6 +49,7 @@ struct Evaluator::State {
         bool outbound = false;
         FlowBits bits = 0;                  // as long as no entry allows it
         std::vector<Plan::Candidate> left;  // of the class, that may count it
+        bool keys_ahead = true;             // of all of these
         std::vector<KeyAndHash> keys;
     };
     // What a class can match, as it was found for one of a batch.
@@ -148,6 +149,7 @@ struct Evaluator::State {
     std::optional<AllowBook> allows;
     Suppressions contradictions{limits::contradictions_max, hash};
     bool wants_names = false;                              // some entry or rule asks for names
+    bool counts_questions = false;                         // some rule counts names
     Plan plan;                                             // for this policy
     std::vector<Plan::Candidate> some_rules, some_allows;  // of an update; kept for their memory
     std::vector<std::uint32_t> counting;                   // rules that count it; likewise

@@ -171,7 +171,18 @@ void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp 
     tell_findings(nullptr);
 }
 
+// Twice for every flow, and of most updates there is nothing to tell.
 void ReplayPass::evaluated(const FlowUpdate& update, std::uint64_t missing) {
+    const bool is_news = update.reason == UpdateReason::created || update.reason == UpdateReason::volume;
+    if (is_news && findings_.empty() && !named_) [[likely]] {
+        if (missing != rules::Evaluator::never)
+            engine_->notify_at(update.key, update.total.bytes_out + missing);
+        return;
+    }
+    tell_evaluated(update, missing);
+}
+
+[[gnu::noinline]] void ReplayPass::tell_evaluated(const FlowUpdate& update, std::uint64_t missing) {
     if (!findings_.empty()) [[unlikely]]
         tell_findings(names_of(update));
     if (missing != rules::Evaluator::never && update.reason != UpdateReason::ended)
@@ -184,7 +195,7 @@ bool ReplayPass::on_payload(const PayloadSample& sample) noexcept {
 }
 
 void ReplayPass::on_question(const PayloadSample& sample, std::string_view name) noexcept {
-    if (!evaluator_) return;
+    if (!evaluator_ || !evaluator_->counts_questions()) return;
     evaluator_->observe({update_of(sample), name, sample.at}, class_info(sample.key.class_id), sample.at,
                         findings_);
     tell_findings(nullptr);

@@ -591,15 +591,18 @@ rules:
         std::function<const ClassInfo&(const FlowUpdate&)> info;
         std::function<const FlowFacts&(const FlowUpdate&)> facts;
         std::function<void(std::uint64_t)> told;
+        std::uint32_t reasons = every_reason;
+        [[nodiscard]] std::uint32_t reasons_told() const noexcept override { return reasons; }
         const ClassInfo& info_of(const FlowUpdate& update) override { return info(update); }
         const FlowFacts& facts_of(const FlowUpdate& update) override { return facts(update); }
         void evaluated(const FlowUpdate&, std::uint64_t missing) override { told(missing); }
     };
-    const auto batches = [&] {
+    const auto in_batches = [&](std::uint32_t reasons) {
         Evaluator evaluator(in_force);
         Told out;
         std::vector<Finding> findings;
         Handler handler;
+        handler.reasons = reasons;
         handler.info = [&](const FlowUpdate& update) -> const ClassInfo& {
             return classes[update.key.class_id];
         };
@@ -617,7 +620,8 @@ rules:
         }
         out.counters = evaluator.counters();
         return out;
-    }();
+    };
+    const Told batches = in_batches(Handler::every_reason);
     CHECK(std::ranges::count(alone.findings, '\n') > 300);
     for (const char* rule :
          {"first ", "second ", "wide ", "pull ", "named ", "both ", "egresswatch/allow-ceiling "})
@@ -631,6 +635,14 @@ rules:
     CHECK(batches.counters.groups == alone.counters.groups);
     CHECK(batches.counters.cells == alone.counters.cells);
     CHECK(batches.counters.late == alone.counters.late);
+    // Who wants to hear of no update that nothing can look at hears of all others.
+    Told some = in_batches(0);
+    CHECK(some.findings == alone.findings);
+    CHECK(some.missing.size() < alone.missing.size());
+    std::vector<std::uint64_t> all_missing = alone.missing;
+    std::erase(all_missing, Evaluator::never);
+    std::erase(some.missing, Evaluator::never);
+    CHECK(some.missing == all_missing);
 }
 
 TEST_CASE("a name that the sender says against DNS is told once an hour, where an entry would believe either",
