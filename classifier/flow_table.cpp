@@ -121,7 +121,7 @@ void FlowTable::State::begin_counts(std::uint32_t number) noexcept {
 bool FlowTable::State::make_room(std::uint64_t hash) {
     for (const std::uint32_t bucket : {bucket_at(hash), bucket_at(hash >> 20)}) {
         for (std::uint32_t slot = bucket; slot < bucket + FLOW_PROBES; ++slot) {
-            const std::uint64_t its_hash = flow_hash(&heads[entry_at(slot)].key, hash_seed);
+            const std::uint64_t its_hash = places_of(tag_at(slot));
             const bool is_first = bucket_at(its_hash) == bucket;
             const std::uint32_t other = bucket_at(is_first ? its_hash >> 20 : its_hash);
             for (std::uint32_t to = other; to < other + FLOW_PROBES; ++to) {
@@ -161,7 +161,6 @@ bool FlowTable::State::make_room(std::uint64_t hash) {
     }
     bucket.tags.tag[at] = tag;
     bucket.entry[at] = number;
-    low_hash[number] = static_cast<std::uint32_t>(packet.hash);
     return number;
 }
 
@@ -220,10 +219,7 @@ std::uint32_t FlowTable::State::make_anywhere(const ClassifiedPacket& packet) {
         slot = account_flow(this, &facts, &found, &packet.key, packet.hash);
     }
     section.spilled += spilled;
-    if (slot == SLOT_NONE) return no_entry;
-    const std::uint32_t number = entry_at(slot);
-    low_hash[number] = static_cast<std::uint32_t>(packet.hash);
-    return number;
+    return slot == SLOT_NONE ? no_entry : entry_at(slot);
 }
 
 void FlowTable::State::note_known(std::uint32_t number) {
@@ -598,7 +594,7 @@ void FlowTable::notify_at(const flow_key& key, std::uint64_t bytes_out) noexcept
         std::less<>()(given, first + s.updates_count * sizeof(FlowUpdate)))
         number = s.update_entries[static_cast<std::size_t>(given - first) / sizeof(FlowUpdate)];
     else
-        number = s.find(key, flow_hash(&key, s.hash_seed));
+        number = s.find(key, table_hash(key, s.hash_seed));
     if (number == no_entry) return;
     if (is_single(s.heads[number])) {
         if (bytes_out >= VOLUME_EVENT_MIN) return;  // an earlier one is due

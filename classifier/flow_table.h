@@ -15,7 +15,7 @@
 // Memory:   flow_bytes a flow and slot_bytes a slot, 1.6 to 3.2 slots a flow while it grows; for
 //           conversations whose direction only the order of packets tells, see first_sender.h; and 2 MiB for
 //           known tuples (known_tuples.h), which no limit counts.
-// Growing:  splits every bucket in two at once, in place, 5 to 20 ns a flow. Who may not pause so long starts
+// Growing:  splits every bucket in two at once, in place, some 5 ns a flow. Who may not pause so long starts
 // with
 //           slots_start = slots_max.
 // Not here: what a header means (datapath/), where packets come from (capture/).
@@ -37,9 +37,9 @@ namespace egresswatch {
 struct FlowTableConfig {
     static constexpr std::uint32_t slots_floor = 64;
     static constexpr std::uint32_t slots_ceiling = 1u << 26;
-    // An entry (128), its outer addresses (32), timer (8), hash (4), and for what moved since the last tick
+    // An entry (128), its outer addresses (32), timer (8), and for what moved since the last tick
     // its counters before (32), places in lists (12) and a bit.
-    static constexpr std::uint64_t flow_bytes = 217;
+    static constexpr std::uint64_t flow_bytes = 213;
     static constexpr std::uint64_t slot_bytes = 8;             // tag and number
     static constexpr std::uint64_t memory_floor = 1ull << 20;  // below: taken as this
 

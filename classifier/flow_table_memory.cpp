@@ -13,8 +13,7 @@ using namespace datapath;
 
 namespace {
 
-constexpr std::size_t buckets_ahead = 8;          // whose flows' hashes are fetched from memory meanwhile
-constexpr std::size_t heads_ahead = 16;           // of flows, likewise
+constexpr std::size_t buckets_ahead = 8;          // that are fetched from memory meanwhile
 constexpr std::uint64_t conversation_bytes = 24;  // FirstSenders: at most, while it grows
 // Of a full table's slots at most seven in eight are used, so that nearly every flow finds room in its two
 // buckets.
@@ -79,7 +78,6 @@ void FlowTable::State::extend_entries() {
     heads.extend(entries_max);
     counts.extend(entries_max);
     outers.extend(entries_max);
-    low_hash.extend(entries_max);
     moved_bits.extend((std::size_t{entries_max} + 63) / 64);
     moved_at.extend(entries_max);
     moved.extend(entries_max);
@@ -106,7 +104,6 @@ void FlowTable::State::clear() {
     heads = {};
     counts = {};
     outers = {};
-    low_hash = {};
     moved_bits = {};
     moved_at = {};
     moved = {};
@@ -129,10 +126,11 @@ void FlowTable::State::clear() {
 
 // Where the flow's entry stands: in its first bucket, or else in its second.
 std::uint32_t FlowTable::State::slot_of(std::uint32_t number) noexcept {
-    const std::uint32_t first = bucket_at(low_hash[number]);
+    const std::uint64_t places = places_of(heads[number].tag);
+    const std::uint32_t first = bucket_at(places);
     for (std::uint32_t slot = first; slot < first + FLOW_PROBES; ++slot)
         if (tag_at(slot) != FLOW_FREE && entry_at(slot) == number) return slot;
-    std::uint32_t slot = bucket_at(flow_hash(&heads[number].key, hash_seed) >> 20);
+    std::uint32_t slot = bucket_at(places >> 20);
     while (tag_at(slot) == FLOW_FREE || entry_at(slot) != number) ++slot;
     return slot;
 }
@@ -143,11 +141,11 @@ void FlowTable::State::move_flow(std::uint32_t from, std::uint32_t to) noexcept 
 }
 
 // Of a flow in its second bucket: whether its first has room, and it lies there now.
-bool FlowTable::State::move_home(Spilled flow) noexcept {
-    const std::uint32_t first = bucket_at(low_hash[flow.number]);
+bool FlowTable::State::move_home(std::uint32_t from) noexcept {
+    const std::uint32_t first = bucket_at(places_of(tag_at(from)));
     for (std::uint32_t to = first; to < first + FLOW_PROBES; ++to) {
         if (tag_at(to) != FLOW_FREE) continue;
-        move_flow(flow.slot, to);
+        move_flow(from, to);
         --section.spilled;
         return true;
     }
@@ -155,14 +153,13 @@ bool FlowTable::State::move_home(Spilled flow) noexcept {
 }
 
 // Every flow that can into its first bucket; one that goes may leave room for another.
-void FlowTable::State::move_home(std::vector<Spilled>& spilled) noexcept {
+void FlowTable::State::move_home(std::vector<std::uint32_t>& spilled) noexcept {
     std::size_t before = 0;
     do {
         before = spilled.size();
         std::size_t kept = 0;
         for (std::size_t i = 0; i < before; ++i) {
-            const Spilled& soon = spilled[std::min(i + buckets_ahead, before - 1)];
-            __builtin_prefetch(&buckets[bucket_at(low_hash[soon.number]) / FLOW_PROBES], 1);
+            prefetch_bucket(*this, places_of(tag_at(spilled[std::min(i + buckets_ahead, before - 1)])));
             if (!move_home(spilled[i])) spilled[kept++] = spilled[i];
         }
         spilled.resize(kept);
@@ -184,19 +181,18 @@ using Lanes [[gnu::vector_size(16), gnu::may_alias]] = std::uint32_t;
 }
 
 // Half of a bucket's flows stay, the others go to where they stand in the bucket that is as far behind the
-// old table as this one is behind its beginning: there is room for them always. One bit of the hash decides.
-// A free slot has number 0. True: some are in their second bucket; those stay too.
-[[nodiscard]] inline bool split(TableBucket& lower, TableBucket& upper, const std::uint32_t* low_hash,
-                                std::uint32_t first, std::uint32_t slots) noexcept {
+// old table as this one is behind its beginning: there is room for them always. One bit of the place decides,
+// and the tag has it. A free slot has number 0. True: some are in their second bucket; those stay too.
+[[nodiscard]] inline bool split(TableBucket& lower, TableBucket& upper, std::uint32_t first,
+                                std::uint32_t slots) noexcept {
     Lanes elsewhere{};
     for (std::size_t i = 0; i < FLOW_PROBES; i += sizeof(Lanes) / sizeof(std::uint32_t)) {
         auto& tags = reinterpret_cast<Lanes&>(lower.tags.tag[i]);
         auto& numbers = reinterpret_cast<Lanes&>(lower.entry[i]);
-        const Lanes hashes = {low_hash[numbers[0]], low_hash[numbers[1]], low_hash[numbers[2]],
-                              low_hash[numbers[3]]};
+        const Lanes places = tags >> 2;
         const Lanes taken = mask(tags != __u32{FLOW_FREE});
-        const Lanes away = mask(((hashes ^ first) & (slots - FLOW_PROBES)) != 0) & taken;
-        const Lanes stays = away | mask((hashes & slots) == 0);
+        const Lanes away = mask(((places ^ first) & (slots - FLOW_PROBES)) != 0) & taken;
+        const Lanes stays = away | mask((places & slots) == 0);
         reinterpret_cast<Lanes&>(upper.tags.tag[i]) = tags & ~stays;
         reinterpret_cast<Lanes&>(upper.entry[i]) = numbers & ~stays & taken;
         tags &= stays;
@@ -209,23 +205,14 @@ using Lanes [[gnu::vector_size(16), gnu::may_alias]] = std::uint32_t;
 }  // namespace
 
 // Of a bucket that has been split: the flows for which this is the second one.
-void FlowTable::State::note_spilled(std::uint32_t first, std::uint32_t slots,
-                                    std::vector<Spilled>& spilled) const {
+void FlowTable::State::split_spilled(std::uint32_t first, std::uint32_t slots,
+                                     std::vector<std::uint32_t>& spilled) {
     for (std::uint32_t slot = first; slot < first + FLOW_PROBES; ++slot) {
-        const std::uint32_t number = entry_at(slot);
-        if (tag_at(slot) == FLOW_FREE || ((low_hash[number] ^ first) & (slots - FLOW_PROBES)) == 0) continue;
-        spilled.push_back({number, slot});
-    }
-}
-
-// Half of these, too, go to where they stand in the upper half of the table: nothing else has been put there.
-void FlowTable::State::split_spilled(std::uint32_t slots, std::vector<Spilled>& spilled) noexcept {
-    for (std::size_t i = 0; i < spilled.size(); ++i) {
-        prefetch_head(spilled[std::min(i + heads_ahead, spilled.size() - 1)].number);
-        Spilled& flow = spilled[i];
-        if ((flow_hash(&heads[flow.number].key, hash_seed) >> 20 & slots) == 0) continue;
-        move_flow(flow.slot, flow.slot + slots);
-        flow.slot += slots;
+        const std::uint64_t places = places_of(tag_at(slot));
+        if (tag_at(slot) == FLOW_FREE || ((places ^ first) & (slots - FLOW_PROBES)) == 0) continue;
+        const bool goes = (places >> 20 & slots) != 0;
+        if (goes) move_flow(slot, slot + slots);
+        spilled.push_back(goes ? slot + slots : slot);
     }
 }
 
@@ -235,15 +222,12 @@ bool FlowTable::State::grow() {
     const std::uint32_t count = slots / FLOW_PROBES;
     buckets.extend(std::size_t{count} * 2, buckets.huge_bytes_at_random);
     buckets.populate(count, count);
-    std::vector<Spilled> spilled;
+    std::vector<std::uint32_t> spilled;
     for (std::uint32_t i = 0; i < count; ++i) {
-        for (const std::uint32_t number : buckets[(i + buckets_ahead) & (count - 1)].entry)
-            __builtin_prefetch(&low_hash[number]);
         const std::uint32_t first = i * FLOW_PROBES;
-        if (UNLIKELY(split(buckets[i], buckets[i + count], low_hash.data(), first, slots)))
-            note_spilled(first, slots, spilled);
+        if (UNLIKELY(split(buckets[i], buckets[i + count], first, slots)))
+            split_spilled(first, slots, spilled);
     }
-    split_spilled(slots, spilled);
     slot_mask = slots * 2 - 1;
     section.spilled = spilled.size();
     move_home(spilled);

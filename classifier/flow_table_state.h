@@ -93,15 +93,11 @@ struct FlowTable::State : datapath::TablePlatform {
     // Memory.
     void set_limits();
     [[nodiscard]] bool make_room(std::uint64_t hash);
-    bool grow();      // false: as large as it may be
-    struct Spilled {  // a flow in its second bucket
-        std::uint32_t number;
-        std::uint32_t slot;
-    };
-    void note_spilled(std::uint32_t first, std::uint32_t slots, std::vector<Spilled>& spilled) const;
-    void split_spilled(std::uint32_t slots, std::vector<Spilled>& spilled) noexcept;
-    [[nodiscard]] bool move_home(Spilled flow) noexcept;
-    void move_home(std::vector<Spilled>& spilled) noexcept;
+    bool grow();  // false: as large as it may be
+    // `spilled`: slots of flows that are in their second bucket.
+    void split_spilled(std::uint32_t first, std::uint32_t slots, std::vector<std::uint32_t>& spilled);
+    [[nodiscard]] bool move_home(std::uint32_t from) noexcept;
+    void move_home(std::vector<std::uint32_t>& spilled) noexcept;
     void move_flow(std::uint32_t from, std::uint32_t to) noexcept;
     [[nodiscard]] std::uint32_t slot_of(std::uint32_t number) noexcept;
     // The first slot of the bucket that a hash position lies in.
@@ -177,7 +173,6 @@ struct FlowTable::State : datapath::TablePlatform {
 
     // By entry number, beside `heads`, `counts` and `outers`.
     ZeroedArray<Timer> timers;
-    ZeroedArray<std::uint32_t> low_hash;  // of the key: its first bucket, however large the table is
     ZeroedArray<std::uint64_t> moved_bits;
     ZeroedArray<std::uint32_t> moved_at;  // index into `moved`, where the bit is set
     ZeroedArray<Moved> moved;  // the first `moved_count`, in the order of their first packet since the tick

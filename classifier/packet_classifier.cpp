@@ -190,7 +190,7 @@ DATAPATH_INLINE void fill_in(TablePlatform& platform, std::uint32_t captured_byt
         out.kind = ClassifiedPacket::Kind::name_server;
     }
     make_key(&found, &out.key);
-    out.hash = flow_hash(&out.key, platform.hash_seed);
+    out.hash = table_hash(out.key, platform.hash_seed);
     prefetch_bucket(platform, out.hash);
     out.ip_bytes = static_cast<std::uint32_t>(found.ip_bytes);
     out.ifindex = ifindex;
@@ -266,7 +266,7 @@ static void take_plain(TablePlatform& platform, InterfaceTally& tally, const Pac
     const std::uint64_t ends = ports | plain.sent >> 32 << 32;
     auto* const ends_of_key = reinterpret_cast<__u8*>(&out.key) + offsetof(flow_key, local_port);
     store64(ends_of_key, ends);
-    out.hash = flow_hash(&out.key, platform.hash_seed);
+    out.hash = table_hash(out.key, platform.hash_seed);
     const __u32 class_id = region_lookup(platform.region, platform.region_cells, out.key.remote_addr);
     const __u32 kind = region_kind_of(platform.region, platform.region_cells, class_id);
     class_traffic& total = platform.classes[class_id].by_direction[direction];

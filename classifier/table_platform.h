@@ -181,6 +181,20 @@ DATAPATH_INLINE struct section_state* platform_section(platform_ctx ctx) {
 
 namespace egresswatch {
 
+// The hash by which a flow with this tag is looked for: its first position is in bits 0 to 29, its second in
+// those from 20 on (datapath/flow.h), its tag is the tag. So a bucket says of all its flows where else they
+// may lie, and a table that grows, or makes room, looks at no key. What the tag repeats of the first position
+// tells flows of a bucket not apart: of 8 M slots ten bits of it do, of as many as there can be seven.
+DATAPATH_INLINE std::uint64_t places_of(std::uint32_t tag) noexcept {
+    const std::uint64_t told = tag >> 2;
+    // Bits 30 to 33, so that the second position repeats none of its own.
+    return told | (told >> 18 & 3) << 30 | (told >> 16 & 3) << 32 | told << 34;
+}
+static_assert(FlowTableConfig::slots_ceiling <= 1u << 26, "no position has more bits than that");
+DATAPATH_INLINE std::uint64_t table_hash(const datapath::flow_key& key, std::uint64_t seed) noexcept {
+    return places_of(datapath::flow_tag(datapath::flow_hash(&key, seed)));
+}
+
 constexpr std::uint32_t no_entry = KnownTuple::no_entry;
 
 // What the flow table needs of a packet. 80 bytes: it may cross from one core to another.
@@ -193,7 +207,7 @@ struct ClassifiedPacket {
         name_server  // untracked, and its payload is wanted
     };
     datapath::flow_key key;
-    std::uint64_t hash;  // of the key; where undecided: of the conversation
+    std::uint64_t hash;  // table_hash() of the key; where undecided: of the conversation
     std::uint64_t at_ns;
     std::uint32_t ip_bytes;
     std::uint32_t ifindex;

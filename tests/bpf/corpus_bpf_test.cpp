@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -58,20 +59,32 @@ public:
         if (auto found = difference_of_totals(); !found.empty()) return found;
         return std::ranges::equal(kernel_->losses(), table_.losses()) ? "" : "losses";
     }
+    // Entries and outer addresses by key: where an entry lies is each table's own affair.
     [[nodiscard]] std::string difference_of_flows() const {
         const auto theirs = kernel_->table();
         const auto outers = kernel_->outers();
         if (theirs.size() != table_.slots()) return "slots";
-        const datapath::flow_entry nothing{};
-        for (std::uint32_t slot = 0; slot < theirs.size(); ++slot) {
+        const auto key_of = [](const datapath::flow_entry& entry) {
+            return std::string(reinterpret_cast<const char*>(&entry.head.key), sizeof entry.head.key);
+        };
+        std::map<std::string, std::uint32_t> slot_of;  // of the kernel's
+        for (std::uint32_t slot = 0; slot < theirs.size(); ++slot)
+            if (theirs[slot].head.tag != datapath::FLOW_FREE) slot_of.emplace(key_of(theirs[slot]), slot);
+        std::size_t found = 0;
+        for (std::uint32_t slot = 0; slot < table_.slots(); ++slot) {
             const auto ours = table_.entry_in(slot);
-            const datapath::flow_entry expected = ours.value_or(nothing);
-            if (std::memcmp(&theirs[slot], &expected, sizeof expected) != 0)
-                return "slot " + std::to_string(slot) + (ours ? "" : ", free in user space");
-            if (ours && std::memcmp(&outers[slot], table_.outer_in(slot), sizeof(datapath::flow_outer)) != 0)
+            if (!ours) continue;
+            const auto known = slot_of.find(key_of(*ours));
+            if (known == slot_of.end()) return "slot " + std::to_string(slot) + ", not in the kernel";
+            ++found;
+            if (std::memcmp(&theirs[known->second], &*ours, sizeof *ours) != 0)
+                return "slot " + std::to_string(slot) + ", " + std::to_string(known->second) +
+                       " in the kernel";
+            if (std::memcmp(&outers[known->second], table_.outer_in(slot), sizeof(datapath::flow_outer)) != 0)
                 return "outer addresses in slot " + std::to_string(slot);
         }
-        return {};
+        if (found == slot_of.size()) return {};
+        return std::to_string(slot_of.size() - found) + " flows are the kernel's only";
     }
     [[nodiscard]] std::string difference_of_totals() const {
         for (std::uint32_t id = 0; id < region_->class_count(); ++id) {
