@@ -322,14 +322,13 @@ std::array<std::uint32_t, chunk_max> FlowTable::State::look_ahead(
     std::array<std::uint32_t, chunk_max> likely;  // of tracked packets
     if (chunk.empty()) return likely;
     static_assert(std::has_single_bit(asked_of_new));
-    const std::size_t others =
-        none_found ? asked_of_new - 1 : 0;  // of `asked_of_new`, that are not looked for
-    const std::size_t first = turn++ & others;
+    const std::size_t mask = none_found ? asked_of_new - 1 : 0;
+    const std::size_t first = turn++ & mask;  // of the numbers of those that are looked for, masked
     none_found = chunk.size() == chunk_max;
     for (std::size_t i = 0; i < chunk.size(); ++i) {
         likely[i] = no_entry;
         if (chunk[i]->kind != Kind::tracked) continue;
-        if ((i & others) == first) likely[i] = find_tag(chunk[i]->hash);
+        if ((i & mask) == first) likely[i] = find_tag(chunk[i]->hash);
         if (likely[i] != no_entry) {
             prefetch(likely[i]);
             none_found = false;

@@ -31,7 +31,7 @@ static_assert(datapath::OUTCOME_COUNT <= 1 << outcome_bits);
 // In the direction in which it was sent.
 struct alignas(64) KnownTuple {
     datapath::flow_key key;
-    std::uint64_t hash;  // of the key
+    std::uint64_t hash;  // table_hash() of the key; 0: it gets no flow
     // Of PlainPacket, with the given direction: see KnownTuples::word(). Zero: an empty place.
     std::uint64_t sent;
     std::uint8_t sum;  // sum_of()

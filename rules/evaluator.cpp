@@ -347,7 +347,7 @@ void Evaluator::evaluate(std::span<const FlowUpdate> updates, Timestamp now, std
         for (std::size_t i = 0; i < some.size(); ++i) {
             asked[may_count] = i;
             may_count += state.may_count(some[i]) ? 1 : 0;
-            to_tell |= (reasons >> static_cast<unsigned>(some[i].reason) & 1u) << i;
+            to_tell |= ((reasons & BatchHandler::reason_bit(some[i].reason)) != 0 ? 1u : 0u) << i;
         }
         std::array<const Plan::OfClass*, State::together> classes;
         std::size_t count = 0;
@@ -376,6 +376,7 @@ void Evaluator::observe(const NameObservation& seen, const ClassInfo& info, Time
     State& state = *state_;
     ++state.counters.updates;
     state.reached = std::max(state.reached, sane(now));
+    if (!state.counts_questions) return;
     const Plan::OfClass& of_class = state.plan.of_class(seen.flow.key.class_id, info);
     FlowFacts known = facts;
     known.app = "dns";
@@ -416,10 +417,6 @@ int Evaluator::allowed_by(const FlowUpdate& update, const ClassInfo& info, Times
 
 bool Evaluator::wants_names() const noexcept {
     return state_->wants_names;
-}
-
-bool Evaluator::counts_questions() const noexcept {
-    return state_->counts_questions;
 }
 
 EvaluatorCounters Evaluator::counters() const noexcept {

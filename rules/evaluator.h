@@ -88,7 +88,8 @@ struct EvaluatorCounters {
     std::size_t cells = 0;    // now, buckets in use
 };
 
-// Whoever has a batch of updates evaluated: asked about each, told what came of it, in their order. What it
+// Whoever has a batch of updates evaluated: asked about each, told what came of those that it wants to hear
+// of (reasons_told()) and of all that were looked at, in their order. What it
 // does may ask the evaluator, and not change it.
 class BatchHandler {
 public:
@@ -101,6 +102,9 @@ public:
     // look at are passed over: evaluated() is not called for them.
     [[nodiscard]] virtual std::uint32_t reasons_told() const noexcept { return every_reason; }
     static constexpr std::uint32_t every_reason = ~std::uint32_t{0};
+    [[nodiscard]] static constexpr std::uint32_t reason_bit(UpdateReason reason) noexcept {
+        return std::uint32_t{1} << static_cast<unsigned>(reason);
+    }
     // `missing` as Evaluator::evaluate() answers it.
     virtual void evaluated(const FlowUpdate& update, std::uint64_t missing) = 0;
 };
@@ -140,8 +144,8 @@ public:
     // is looked at, what the next ones touch is on its way from memory.
     void evaluate(std::span<const FlowUpdate> updates, Timestamp now, std::vector<Finding>& out,
                   BatchHandler& handler);
-    // Names for the rules that count them. Whoever parses DNS calls it, once for each question; or not, where
-    // no rule counts_questions(): it changes nothing then.
+    // Names for the rules that count them. Whoever parses DNS calls it, once for each question: packet time
+    // has come so far, whether a rule counts names or not.
     void observe(const NameObservation& seen, const ClassInfo& info, Timestamp now, std::vector<Finding>& out,
                  const FlowFacts& facts = {});
     // Time passes without traffic: windows that have emptied give their memory back, and the ends of allow
@@ -161,8 +165,6 @@ public:
 
     // Whether the policy asks for names: without, evaluate() needs no FlowFacts of them.
     [[nodiscard]] bool wants_names() const noexcept;
-    // Whether some rule counts what observe() tells.
-    [[nodiscard]] bool counts_questions() const noexcept;
 
     [[nodiscard]] EvaluatorCounters counters() const noexcept;
     [[nodiscard]] std::vector<RuleStatus> rule_status() const;

@@ -12,8 +12,8 @@ namespace egresswatch::rules {
 void GroupPlaces::grow() {
     constexpr std::size_t buckets_min = 8;
     const std::size_t buckets = slots_ == nullptr ? buckets_min : 2 * (mask_ + 1);
-    room_ = bucket_groups * buckets;
-    const std::size_t numbers = room_ + 1;  // from 1 on
+    const std::size_t room = bucket_groups * buckets;
+    const std::size_t numbers = room + 1;  // from 1 on
     const auto take = [](auto& memory, std::size_t count) {
         memory.extend(count, memory.small_pages);
         return memory.data();
@@ -22,6 +22,7 @@ void GroupPlaces::grow() {
     slots_ = take(slot_memory_, numbers * slot_bytes_);
     table_ = take(table_memory_, buckets);
     mask_ = buckets - 1;
+    room_ = room;  // once there is memory for it
     std::fill_n(table_, buckets, Bucket{});
     for (Number next = oldest(); next != none; next = links_[next].newer) put_in(links_[next].tag, next);
 }

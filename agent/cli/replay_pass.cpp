@@ -143,7 +143,7 @@ const rules::FlowFacts& ReplayPass::facts_of(const FlowUpdate& update) {
     return facts_;
 }
 
-// In line: twice for every flow.
+// In line: for every flow at its end, and for every update where there is no policy.
 [[gnu::always_inline]] inline void ReplayPass::tell(const FlowUpdate& update) {
     if (update.reason == UpdateReason::ended) {
         ++flows_;
@@ -171,10 +171,9 @@ void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp 
     tell_findings(nullptr);
 }
 
-// Twice for every flow, and of most updates there is nothing to tell.
+// Most updates that rules have looked at: nothing to tell, only to be told in time how far the flow gets.
 void ReplayPass::evaluated(const FlowUpdate& update, std::uint64_t missing) {
-    const bool is_news = update.reason == UpdateReason::created || update.reason == UpdateReason::volume;
-    if (is_news && findings_.empty() && !named_) [[likely]] {
+    if ((told_reasons & reason_bit(update.reason)) == 0 && findings_.empty() && !named_) [[likely]] {
         if (missing != rules::Evaluator::never)
             engine_->notify_at(update.key, update.total.bytes_out + missing);
         return;
@@ -195,7 +194,7 @@ bool ReplayPass::on_payload(const PayloadSample& sample) noexcept {
 }
 
 void ReplayPass::on_question(const PayloadSample& sample, std::string_view name) noexcept {
-    if (!evaluator_ || !evaluator_->counts_questions()) return;
+    if (!evaluator_) return;
     evaluator_->observe({update_of(sample), name, sample.at}, class_info(sample.key.class_id), sample.at,
                         findings_);
     tell_findings(nullptr);

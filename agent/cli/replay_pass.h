@@ -115,10 +115,10 @@ private:
     void on_question(const PayloadSample& sample, std::string_view name) noexcept override;
     const ClassInfo& info_of(const FlowUpdate& update) override { return class_info(update.key.class_id); }
     const rules::FlowFacts& facts_of(const FlowUpdate& update) override;
-    [[nodiscard]] std::uint32_t reasons_told() const noexcept override {
-        return 1u << static_cast<unsigned>(UpdateReason::ended) |
-               1u << static_cast<unsigned>(UpdateReason::active);
-    }
+    // Of which tell() has something for the listener.
+    static constexpr std::uint32_t told_reasons =
+        reason_bit(UpdateReason::ended) | reason_bit(UpdateReason::active);
+    [[nodiscard]] std::uint32_t reasons_told() const noexcept override { return told_reasons; }
     void evaluated(const FlowUpdate& update, std::uint64_t missing) override;
     void tell_evaluated(const FlowUpdate& update, std::uint64_t missing);
     void tell(const FlowUpdate& update);

@@ -95,7 +95,6 @@ bool Evaluation::on_payload(const PayloadSample& sample) noexcept {
 
 void Evaluation::on_question(const PayloadSample& sample, std::string_view name) noexcept {
     packet_time_ = std::max(packet_time_, sample.at);
-    if (!evaluator_.counts_questions()) return;
     const FlowUpdate update = update_of(sample);
     Known known(*this, update);
     if (senders_ != nullptr && sample.tracked) known.add_sender(senders_->sender_of(update.key));

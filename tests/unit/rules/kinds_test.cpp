@@ -391,3 +391,29 @@ TEST_CASE("why a flow is a finding or not is explained for every entry and rule"
     CHECK(counted.rules[0].threshold == mib);
     CHECK(explain(80, "CN").allows[0].why_not == "country is not US");
 }
+
+TEST_CASE("a question moves the packet time, whether a rule counts names or not", "[rules][kinds]") {
+    constexpr std::string_view bulk =
+        "rules:\n  - {id: bulk, title: t, level: low, when: {region: outside},"
+        " window: {sum: bytes_out, over: 10s, by: [remote], at_least: 1 MiB}}\n";
+    constexpr std::string_view names =
+        "  - {id: names, title: t, level: low, when: {app: dns},"
+        " window: {distinct: name, over: 10m, by: [registered_domain], at_least: 1000}}\n";
+    const auto found_after = [](const std::string& text, std::int64_t question_s) {
+        World world(text);
+        CHECK(world.ask("a.example.org", at(question_s)) == 0);
+        world.send(FlowOf("198.51.100.7").out(2 << 20).seen(at(1)));
+        return world.findings;
+    };
+    for (const std::int64_t question_s : {0, 5, 3600}) {
+        const auto without = found_after(std::string(bulk), question_s);
+        const auto with = found_after(std::string(bulk) + std::string(names), question_s);
+        CHECK(without.size() == (question_s < 3600 ? 1u : 0u));  // an hour late: in no window
+        REQUIRE(with.size() == without.size());
+        for (std::size_t i = 0; i < with.size(); ++i) {
+            CHECK(with[i].window_end == at(std::max<std::int64_t>(question_s, 1)));
+            CHECK(without[i].window_end == with[i].window_end);
+            CHECK(without[i].time == with[i].time);
+        }
+    }
+}
