@@ -88,9 +88,9 @@ struct EvaluatorCounters {
     std::size_t cells = 0;    // now, buckets in use
 };
 
-// Whoever has a batch of updates evaluated: asked about each, told what came of those that it wants to hear
-// of (reasons_told()) and of all that were looked at, in their order. What it
-// does may ask the evaluator, and not change it.
+// Whoever has a batch of updates evaluated: asked about each that a rule or an entry may look at, told what
+// came of these and of those that it wants to hear of (reasons_told()), in their order. What it does may ask
+// the evaluator, and not change it.
 class BatchHandler {
 public:
     virtual ~BatchHandler() = default;

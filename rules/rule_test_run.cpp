@@ -150,9 +150,7 @@ void add_updates(const TestFlow& flow, Timestamp begin, FlowUpdate update, std::
         const FlowCounters& all = flow.counters;
         update.total = {share(all.packets_out, i, steps), share(all.bytes_out, i, steps),
                         share(all.packets_in, i, steps), share(all.bytes_in, i, steps)};
-        update.delta = {update.total.packets_out - before.packets_out,
-                        update.total.bytes_out - before.bytes_out,
-                        update.total.packets_in - before.packets_in, update.total.bytes_in - before.bytes_in};
+        update.delta = update.total - before;
         before = update.total;
         update.last_seen =
             begin + (flow.lasts.count() == 0

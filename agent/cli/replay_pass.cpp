@@ -171,7 +171,8 @@ void ReplayPass::on_flow_updates(std::span<const FlowUpdate> updates, Timestamp 
     tell_findings(nullptr);
 }
 
-// Most updates that rules have looked at: nothing to tell, only to be told in time how far the flow gets.
+// Of most updates that rules have looked at there is nothing to tell; the table is asked to tell at once when
+// the flow gets so far that a rule may cross.
 void ReplayPass::evaluated(const FlowUpdate& update, std::uint64_t missing) {
     if ((told_reasons & reason_bit(update.reason)) == 0 && findings_.empty() && !named_) [[likely]] {
         if (missing != rules::Evaluator::never)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+BARE = "egresswatch, no rules, no names"  # the row that does what peers do
 LOCAL_NETWORKS = "10.32.0.0/16,fd00:32::/32"  # TrafficMix::local_networks()
 LONG = 3600  # seconds: nfpcapd takes no longer timeout; every capture is shorter
 
@@ -197,6 +198,6 @@ class Argus(Tool):
 def all_tools(binaries, geo):
     return [Egresswatch(binaries, geo, "egresswatch", "all"),
             Egresswatch(binaries, geo, "egresswatch, outside only", "outside"),
-            Egresswatch(binaries, geo, "egresswatch, no rules, no names", "all", judges=False),
+            Egresswatch(binaries, geo, BARE, "all", judges=False),
             Walk(binaries, "walk over records", []), Walk(binaries, "walk + headers", ["--headers"]),
             Tcpdump(), Softflowd(), Nfpcapd(), Pmacctd(), Argus()]

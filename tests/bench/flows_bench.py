@@ -31,8 +31,7 @@ SNAP = 96
 SWEEP = (10_000, 100_000, 1_000_000, 5_000_000)
 # Million packets a second of a row. That of mixed traffic is for region, rules and names; that of one-packet flows was
 # set beside a loop that makes flows and looks up their regions, and has neither rules nor names.
-BARE = "egresswatch, no rules, no names"
-BUDGETS = (("mixed", "egresswatch", 10.0), ("one-packet", BARE, 5.0))
+BUDGETS = (("mixed", "egresswatch", 10.0), ("one-packet", flow_tools.BARE, 5.0))
 PEER_FACTOR = 5  # egresswatch is to be this many times faster than the fastest peer
 PEERS = ("softflowd", "nfpcapd", "pmacctd", "argus")
 
