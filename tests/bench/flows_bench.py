@@ -170,14 +170,14 @@ def capture_table(capture, rows):
 def verdicts(rows):
     """What was asked for, and what came out."""
     words = []
-    ours = {row["capture"]: row for row in rows if row["tool"] == "egresswatch"}
+    ours = {row["capture"]: row for row in rows if row["tool"] == "egresswatch" and row["finished"]}
     for name, tool, budget in BUDGETS:
         for row in rows:
-            if row["capture"] == name and row["tool"] == tool:
+            if row["capture"] == name and row["tool"] == tool and row["finished"]:
                 best = row["mpps_best"]
                 words.append(f"- {name}, {tool}: budget {budget:.0f} Mpps, measured {best:.2f}: "
                              f"{'kept' if best >= budget else '**missed**'}")
-                if tool != "egresswatch":
+                if tool != "egresswatch" and name in ours:
                     words.append(f"- {name}, with rules and names: {ours[name]['mpps_best']:.2f} Mpps; the budget does not ask for them")
     for name, row in ours.items():
         peers = [other for other in rows if other["capture"] == name and other["tool"] in PEERS and other["finished"]]
