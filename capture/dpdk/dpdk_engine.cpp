@@ -26,6 +26,8 @@ using Clock = std::chrono::steady_clock;
 constexpr milliseconds LOOK_INTERVAL{2};  // how often the owner looks into the rings while it waits
 constexpr std::size_t TAKE_MAX = 4096;    // updates of one core that are handed over at once
 constexpr std::chrono::microseconds ANSWER_LOOK{20};
+// How long an update waits for cores that do not catch up: a fifth of what an alert may take (50 ms).
+constexpr milliseconds CATCH_UP_MAX{10};
 constexpr std::uint32_t EAL_OWN_MB = 32;    // what EAL and its drivers need beside our pools and rings
 constexpr std::uint32_t MBUF_BYTES = 2560;  // an mbuf with its buffer and the pool's header
 
@@ -105,13 +107,16 @@ struct DpdkEngine::State {
     bool running = false;
     DpdkStatus last_status;  // of the ports and cores that are gone
     TotalsSnapshot last_totals;
-    std::vector<std::vector<FlowUpdate>>
-        waiting;  // of each core: taken while it was waited for, not yet told
+    // Of each core: taken, not yet told; how many of these this round tells; rounds that did not wait for it.
+    std::vector<std::vector<FlowUpdate>> waiting;
+    std::vector<std::size_t> ready;
+    std::vector<std::uint64_t> behind;
 
     std::expected<void, OsError> bring_up();
     std::expected<void, OsError> make_cores();
     std::expected<unsigned, OsError> cores_in_use();
     std::size_t hand_over();
+    void let_cores_catch_up();
     void tell(unsigned core, std::vector<FlowUpdate>& news);
     // Waits until `done` of every core, and keeps the rings from filling up meanwhile.
     template <typename Done>
@@ -167,6 +172,8 @@ std::expected<void, OsError> DpdkEngine::State::make_cores() {
         cores.push_back(std::move(*core));
     }
     waiting.resize(cores.size());
+    ready.resize(cores.size());
+    behind.resize(cores.size());
     if (cores.size() > 1) merge.emplace();
     return {};
 }
@@ -204,15 +211,37 @@ void DpdkEngine::State::tell(unsigned core, std::vector<FlowUpdate>& news) {
     news.clear();
 }
 
-// One round over the rings; returns how many updates there were.
+// Until every core has looked into its queues once more and found no backlog there: what came before the
+// updates that are about to be told, to whichever core, has been handed over then.
+void DpdkEngine::State::let_cores_catch_up() {
+    for (const auto& core : cores) core->ask_to_catch_up();
+    const auto enough = Clock::now() + CATCH_UP_MAX;
+    wait_for_cores([&](const PollingCore& core) {
+        return core.finished() || core.caught_up() || Clock::now() > enough;
+    });
+    for (unsigned number = 0; number < cores.size(); ++number)
+        behind[number] += !cores[number]->finished() && !cores[number]->caught_up();
+}
+
+// One round over the rings; returns how many updates there were. A flow is judged by its names, and another
+// core may have those (a name server's answer): updates are taken first, told last, and what was taken while
+// a core was waited for is of the next round.
 std::size_t DpdkEngine::State::hand_over() {
     std::size_t taken = 0;
     for (unsigned number = 0; number < cores.size(); ++number) {
+        cores[number]->take(waiting[number], TAKE_MAX);
+        ready[number] = waiting[number].size();
+        taken += ready[number];
+    }
+    if (payload_sink != nullptr) {
+        if (taken != 0 && cores.size() > 1) let_cores_catch_up();
+        for (const auto& core : cores) core->tell_samples(*payload_sink);
+    }
+    for (unsigned number = 0; number < cores.size(); ++number) {
+        // What the sink asks of the engine may add to what waits.
         updates.swap(waiting[number]);
-        // No more than waits now: a later one may count a packet whose payload is not told yet.
-        const std::size_t most = std::min(cores[number]->updates_waiting(), TAKE_MAX);
-        if (payload_sink != nullptr) cores[number]->tell_samples(*payload_sink);
-        taken += updates.size() + cores[number]->take(updates, most);
+        waiting[number].assign(updates.begin() + static_cast<std::ptrdiff_t>(ready[number]), updates.end());
+        updates.resize(ready[number]);
         tell(number, updates);
     }
     return taken;
@@ -239,7 +268,10 @@ DpdkStatus DpdkEngine::State::read_status() {
     for (const auto& port : ports) status.ports.push_back(port->status());
     for (const auto& core : cores) core->ask_for_counters();
     wait_for_cores([](const PollingCore& core) { return core.finished() || core.counters_ready(); });
-    for (const auto& core : cores) status.cores.push_back(core->counters().status);
+    for (unsigned number = 0; number < cores.size(); ++number) {
+        status.cores.push_back(cores[number]->counters().status);
+        status.cores.back().behind = behind[number];
+    }
     status.flows_split = merge ? merge->flows_split() : 0;
     return status;
 }
@@ -413,6 +445,7 @@ EngineDetails DpdkEngine::details() const {
             details.counters[name + "samples.taken"] = core.samples;
             details.counters[name + "samples.limited"] = core.samples_limited;
             details.counters[name + "samples.full"] = core.samples_full;
+            details.counters[name + "behind"] = core.behind;
         }
         details.counters[name + "updates"] = core.updates;
         details.counters[name + "updates_delayed"] = core.updates_delayed;

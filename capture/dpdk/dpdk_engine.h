@@ -79,6 +79,8 @@ struct DpdkCoreStatus {
     std::uint64_t samples = 0;          // of payload, handed to the owner
     std::uint64_t samples_limited = 0;  // more than a stretch of time may have
     std::uint64_t samples_full = 0;     // found their ring full
+    // Rounds in which updates were told before this core had looked once more for payload that came earlier.
+    std::uint64_t behind = 0;
     std::uint64_t updates = 0;          // handed to the owner
     std::uint64_t updates_delayed = 0;  // found the ring full and were told later
     std::uint64_t flows_live = 0;

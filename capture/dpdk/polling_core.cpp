@@ -178,10 +178,6 @@ void PollingCore::join() noexcept {
     if (thread_.joinable()) thread_.join();
 }
 
-std::size_t PollingCore::updates_waiting() const noexcept {
-    return rte_ring_count(updates_);
-}
-
 void PollingCore::tell_samples(PayloadSink& sink) noexcept {
     if (samples_ == nullptr) return;
     static_assert(std::is_trivially_copyable_v<Sample> && sizeof(Sample) % 4 == 0);
@@ -247,7 +243,11 @@ void PollingCore::run() {
     if (prepare_thread()) {
         while (!stop_.load(std::memory_order_relaxed)) {
             serve_owner();
-            if (poll_once() != 0) {
+            const std::uint64_t wanted = catch_up_wanted_.load(std::memory_order_acquire);
+            const unsigned packets = poll_once();
+            if (!backlog_ && wanted != catch_up_done_.load(std::memory_order_relaxed))
+                catch_up_done_.store(wanted, std::memory_order_release);
+            if (packets != 0) {
                 idle_polls_ = 0;
                 continue;
             }
@@ -262,6 +262,7 @@ void PollingCore::run() {
 
 unsigned PollingCore::poll_once() {
     unsigned packets = 0;
+    backlog_ = false;
     for (const PolledQueue& queue : queues_) {
         rte_mbuf** mbufs = scratch_->mbufs.data();
         const unsigned count = rte_eth_rx_burst(queue.port, queue.queue, mbufs, config_.burst);
@@ -272,6 +273,7 @@ unsigned PollingCore::poll_once() {
         }
         account(queue, mbufs, count);
         packets += count;
+        backlog_ |= count == config_.burst;
     }
     return packets;
 }

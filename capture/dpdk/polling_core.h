@@ -76,12 +76,16 @@ public:
     // Why the thread ended before its time; empty: it did not.
     [[nodiscard]] const std::string& trouble() const noexcept { return trouble_; }
 
-    // Updates that wait in the ring. Samples that are told after this, and before these are taken, are those
-    // of every packet that they count.
-    [[nodiscard]] std::size_t updates_waiting() const noexcept;
+    // Samples that are told after updates were taken are at least those of every packet that these count.
     void tell_samples(PayloadSink& sink) noexcept;
     // Moves what is in the ring behind `to`, at most `most`; returns how many.
     std::size_t take(std::vector<FlowUpdate>& to, std::size_t most);
+    // Done when the core has polled its queues anew and none had more than a burst.
+    void ask_to_catch_up() noexcept { catch_up_wanted_.fetch_add(1, std::memory_order_release); }
+    [[nodiscard]] bool caught_up() const noexcept {
+        return catch_up_done_.load(std::memory_order_acquire) ==
+               catch_up_wanted_.load(std::memory_order_relaxed);
+    }
     [[nodiscard]] std::uint64_t now_ns() const noexcept { return now_ns_.load(std::memory_order_acquire); }
     void notify_at(const datapath::flow_key& key, std::uint64_t bytes_out) noexcept;
 
@@ -141,6 +145,7 @@ private:
     DpdkCoreStatus status_;
     std::uint64_t last_ns_ = 0;
     unsigned idle_polls_ = 0;
+    bool backlog_ = false;  // a queue gave a whole burst to the last poll
     int timestamp_offset_ = -1;
 
     // Between the two; a line each for the writers.
@@ -148,9 +153,11 @@ private:
     std::atomic<std::uint64_t> region_offered_{0};  // how often; the table itself is in region_
     Region region_;
     std::atomic<std::uint64_t> counters_wanted_{0};
+    std::atomic<std::uint64_t> catch_up_wanted_{0};
     alignas(64) std::atomic<bool> finished_{false};
     std::atomic<std::uint64_t> region_in_use_{0};
     std::atomic<std::uint64_t> counters_done_{0};
+    std::atomic<std::uint64_t> catch_up_done_{0};
     std::atomic<std::uint64_t> now_ns_{0};
     CoreCounters counters_;
 };

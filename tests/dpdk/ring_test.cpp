@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "capture/dpdk/dpdk_engine.h"
+#include "classifier/payload_sample.h"
 #include "tests/support/catch.h"
 #include "tests/support/dpdk_rings.h"
 #include "tests/support/packet_builder.h"
@@ -256,6 +257,89 @@ TEST_CASE("a packet in several mbufs counts as a packet in one, and one of jumbo
         const auto totals = run.engine->totals().interfaces.at(0).totals;
         EXPECT(run.outcome(datapath::OUTCOME_OUTSIDE) == 200);
         EXPECT(totals.by_direction[0].seen.bytes == 100 * (14 + 20 + 8 + 200) + 100 * (14 + 20 + 8 + 9000));
+        return {};
+    });
+    CHECK(wrong == "");
+}
+
+TEST_CASE("payload that came to one core is told before what another counted after it", "[dpdk]") {
+    const auto region = make_region("8.0.0.0/8 US\n");
+    // While an update of core 0 is told, core 0 gets a payload, and core 1 then a volume.
+    struct Order final : FlowSink, PayloadSink {
+        bool on_payload(const PayloadSample& sample) noexcept override {
+            if (sample.payload.size() == 777) payload_told = true;
+            return false;
+        }
+        void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp) noexcept override {
+            for (const FlowUpdate& update : updates) {
+                if (update.reason != UpdateReason::volume) continue;
+                if (volumes++ != 0) {
+                    payload_was_first = payload_told;
+                    continue;
+                }
+                pool->put(ring_of(0, 0), frame_of(2, 777));
+                std::this_thread::sleep_for(20ms);
+                for (unsigned i = 0; i < 70; ++i) pool->put(ring_of(0, 1), frame_of(1, 1000));
+                std::this_thread::sleep_for(20ms);
+            }
+        }
+        std::unique_ptr<PacketPool> pool;
+        unsigned volumes = 0;
+        bool payload_told = false, payload_was_first = false;
+    };
+    const std::string wrong = in_own_process([&]() -> std::string {
+        DpdkConfig config = two_rings();
+        config.table.sample_payload = true;
+        auto engine = DpdkEngine::make(config);
+        EXPECT(engine);
+        EXPECT((*engine)->install_region(*region));
+        Order sink;
+        EXPECT((*engine)->start(sink));
+        sink.pool = std::make_unique<PacketPool>("feed", 4095);
+        for (unsigned i = 0; i < 70; ++i) sink.pool->put(ring_of(0, 0), frame_of(0, 1000));
+        for (const auto deadline = Clock::now() + 10s; sink.volumes < 2 && Clock::now() < deadline;)
+            EXPECT((*engine)->poll(1ms));
+        EXPECT(sink.volumes == 2 && sink.payload_was_first);
+        (*engine)->stop();
+        return {};
+    });
+    CHECK(wrong == "");
+}
+
+TEST_CASE("a core that has a backlog for ever holds up another's updates for a moment, which is counted",
+          "[dpdk]") {
+    const auto region = make_region("8.0.0.0/8 US\n");
+    struct Told final : FlowSink, PayloadSink {
+        bool on_payload(const PayloadSample&) noexcept override { return false; }
+        void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp) noexcept override {
+            for (const FlowUpdate& update : updates)
+                volumes +=
+                    update.reason == UpdateReason::volume && datapath::host16(update.key.local_port) == 6000;
+        }
+        unsigned volumes = 0;
+    };
+    const std::string wrong = in_own_process([&]() -> std::string {
+        DpdkConfig config = two_rings();
+        config.table.sample_payload = true;
+        auto engine = DpdkEngine::make(config);
+        EXPECT(engine);
+        EXPECT((*engine)->install_region(*region));
+        Told sink;
+        EXPECT((*engine)->start(sink));
+        fill_for_ever(ring_of(0, 0), "for_ever", [](unsigned i) { return frame_of(2 * i); });
+        PacketPool pool("feed", 4095);
+        const auto frame = PacketBuilder()
+                               .ethernet(0x0800)
+                               .ipv4("10.0.0.1", "8.8.4.4", 17)
+                               .udp(6000, 443)
+                               .payload(1000)
+                               .bytes();
+        for (unsigned i = 0; i < 70; ++i) pool.put(ring_of(0, 1), frame);
+        for (const auto deadline = Clock::now() + 10s; sink.volumes == 0 && Clock::now() < deadline;)
+            EXPECT((*engine)->poll(1ms));
+        EXPECT(sink.volumes == 1);
+        EXPECT((*engine)->status().cores[0].behind > 0);
+        (*engine)->stop();
         return {};
     });
     CHECK(wrong == "");
