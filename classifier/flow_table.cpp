@@ -443,7 +443,7 @@ std::uint32_t FlowTable::State::classify_chunk(std::span<const PacketInput> pack
         tally.at(packets[i].interface);
         if (LIKELY(tuple != nullptr) && LIKELY(tuple->is_of(seen.plain, seen.word))) {
             known_bits |= 1u << i;
-            count_known(*this, tally, packets[i], seen.plain, *tuple);
+            count_known(*this, tally, *tuple, 1, seen.plain.ip_bytes, packets[i].wire_bytes);
             if (LIKELY(tuple->entry < entries_used))
                 prefetch(tuple->entry);
             else
@@ -504,7 +504,8 @@ void FlowTable::State::note_verdict(const ReadPacket& seen, bool is_known) {
                    static_cast<direction>(packet.direction), packet.key, packet.ip_bytes};
 }
 
-void FlowTable::account(std::span<const PacketInput> packets, FlowSink& sink) {
+void FlowTable::account(std::span<const PacketInput> packets, FlowSink& sink,
+                        std::span<const std::uint8_t> coming) {
     State& s = *state_;
     s.find_payload_sink(sink);
     s.own_batch.content_->reserve(chunk_max);
@@ -513,17 +514,26 @@ void FlowTable::account(std::span<const PacketInput> packets, FlowSink& sink) {
         s.ends = 1;
     }
     InterfaceTally tally(s);
+    FetchAhead fetch(coming, packets.size());
     std::array<ReadPacket, chunk_max> chunk;
-    for (std::size_t begin = 0; begin < packets.size(); begin += chunk_max) {
+    for (std::size_t begin = 0; begin < packets.size();) {
+        if (s.repeats_wait == 0) {
+            begin += s.account_repeats(packets.subspan(begin), tally, fetch);
+            if (begin == packets.size()) break;
+        } else {
+            --s.repeats_wait;
+        }
         // Where tuples are ever new, most are not worth asking for, nor keeping: some are, so that it is
         // noticed when they come again.
-        const std::size_t size = UNLIKELY(s.none_known)
-                                     ? read_chunk<State::asked_of_new>(packets, begin, s.known, s.turn, chunk)
-                                     : read_chunk<1>(packets, begin, s.known, 0, chunk);
+        const std::size_t size =
+            UNLIKELY(s.none_known)
+                ? read_chunk<State::asked_of_new>(packets, begin, s.known, s.turn, fetch, chunk)
+                : read_chunk<1>(packets, begin, s.known, 0, fetch, chunk);
         const std::uint32_t known_bits =
             s.account_chunk(packets.subspan(begin, size), std::span(chunk).first(size), tally, sink);
         if (begin + size == packets.size())
             s.note_verdict(chunk[size - 1], (known_bits >> (size - 1) & 1) != 0);
+        begin += size;
     }
 }
 

@@ -13,8 +13,8 @@
 // Limits:   slots_max and memory_max_bytes: a flow that finds no room counts to the totals and to
 //           LOSS_FLOWS_FULL.
 // Memory:   flow_bytes a flow and slot_bytes a slot, 1.6 to 3.2 slots a flow while it grows; for
-//           conversations whose direction only the order of packets tells, see first_sender.h; and 2 MiB for
-//           known tuples (known_tuples.h), which no limit counts.
+//           conversations whose direction only the order of packets tells, see first_sender.h; and 3 MiB for
+//           known tuples and their sums (known_tuples.h, tuple_sums.h), which no limit counts.
 // Growing:  splits every bucket in two at once, in place, some 5 ns a flow. Who may not pause so long starts
 // with
 //           slots_start = slots_max.
@@ -87,8 +87,10 @@ public:
     // from a sink that is being told.
     void install_region(std::span<const std::byte> block) noexcept;
 
-    // Counts the packets, and on the way reports to the sink what ticks and volumes call for.
-    void account(std::span<const PacketInput> packets, FlowSink& sink);
+    // Counts the packets, and on the way reports to the sink what ticks and volumes call for. `coming`: bytes
+    // that the caller is going to read next, which are fetched from memory meanwhile.
+    void account(std::span<const PacketInput> packets, FlowSink& sink,
+                 std::span<const std::uint8_t> coming = {});
     // Time without packets: the ticks up to `at_ns` are due. A time before the last tick changes nothing.
     void advance(std::uint64_t at_ns, FlowSink& sink);
     // Reports what moved since the last tick; `now` is the time of the last packet.

@@ -12,6 +12,7 @@
 #include "classifier/payload_sample.h"
 #include "classifier/single_flow.h"
 #include "classifier/table_platform.h"
+#include "classifier/tuple_sums.h"
 
 namespace egresswatch {
 
@@ -45,6 +46,10 @@ struct FlowTable::State : datapath::TablePlatform {
                   const datapath::flow_outer*& carriers, FlowSink& sink);
     std::uint32_t account_chunk(std::span<const PacketInput> packets, std::span<const ReadPacket> chunk,
                                 InterfaceTally& tally, FlowSink& sink);
+    [[nodiscard]] bool begin_sum(KnownTuple& tuple, TupleSum& sum);
+    void settle_sum(const KnownTuple& tuple, TupleSum& sum, InterfaceTally& tally);
+    [[nodiscard]] std::size_t account_repeats(std::span<const PacketInput> packets, InterfaceTally& tally,
+                                              FetchAhead& fetch);
     void note_verdict(const ReadPacket& seen, bool is_known);
     void add_known(const PacketInput& packet, const ReadPacket& seen, FlowSink& sink);
     [[nodiscard]] bool is_entry_of(KnownTuple& tuple) const noexcept;
@@ -152,6 +157,14 @@ struct FlowTable::State : datapath::TablePlatform {
     datapath::walk_state walk{};
     LocalNetworks networks;
     KnownTuples known;
+    static constexpr std::size_t sums_max = 64;              // that are begun at a time
+    static constexpr std::uint64_t bytes_unlimited = ~0ull;  // TupleSum::bytes_left
+    // Where a run of repeating tuples was shorter than this, or had more than half as many tuples as packets,
+    // so many chunks go the general way before the next one is tried.
+    static constexpr std::size_t repeats_min = 16;
+    static constexpr std::uint32_t repeats_pause = 32;
+    std::uint32_t repeats_wait = 0;
+    ZeroedArray<TupleSum> sums{KnownTuples::places_max};
     bool none_known = false;                        // of those that a whole chunk, the last, asked for
     bool none_found = false;                        // of the flows that a whole one looked for
     static constexpr std::size_t asked_of_new = 4;  // one of so many, where all are new: by turns, so that

@@ -274,7 +274,7 @@ static void take_plain(TablePlatform& platform, InterfaceTally& tally, const Pac
     total.ip_bytes += plain.ip_bytes;
     total.frame_bytes += packet.wire_bytes;
     const std::uint8_t sum = sum_of(direction, static_cast<std::uint8_t>(kind));  // an outcome, too
-    tally.add(sum, packet.wire_bytes);
+    tally.add(sum, 1, packet.wire_bytes);
     store64(ends_of_key, ends | std::uint64_t{class_id} << 48);
     out.ip_bytes = plain.ip_bytes;
     out.ifindex = packet.ifindex;
@@ -348,7 +348,7 @@ void take_unknown(TablePlatform& platform, const LocalNetworks& networks, Interf
     }
     count_frame(packet.wire_bytes, &found);
     count_class(&platform, &found);
-    tally.add(sum_of(found.direction, found.outcome), packet.wire_bytes);
+    tally.add(sum_of(found.direction, found.outcome), 1, packet.wire_bytes);
     flow_outer outer;
     fill_in(platform, platform.captured, packet.ifindex, found, out, outer);
     if (UNLIKELY(out.tunnelled)) content.outers.push_back(outer);
@@ -362,15 +362,16 @@ void classify_packets(TablePlatform& s, const LocalNetworks& networks, KnownTupl
     content.undecided.clear();
     InterfaceTally tally(s);
     std::array<ReadPacket, chunk_max> chunk;
+    FetchAhead nothing_coming({}, 0);  // which batch is this thread's next is not known
     for (std::size_t begin = 0; begin < packets.size(); begin += chunk_max) {
-        const std::size_t size = read_chunk<1>(packets, begin, known, 0, chunk);
+        const std::size_t size = read_chunk<1>(packets, begin, known, 0, nothing_coming, chunk);
         for (std::size_t i = 0; i < size; ++i) {
             const PacketInput& packet = packets[begin + i];
             const ReadPacket& seen = chunk[i];
             ClassifiedPacket& out = content.packets[begin + i];
             tally.at(packet.interface);
             if (LIKELY(seen.tuple != nullptr) && LIKELY(seen.tuple->is_of(seen.plain, seen.word))) {
-                count_known(s, tally, packet, seen.plain, *seen.tuple);
+                count_known(s, tally, *seen.tuple, 1, seen.plain.ip_bytes, packet.wire_bytes);
                 describe_known(packet, seen, known.place_of(*seen.tuple), s.sample_payload, out);
                 continue;
             }

@@ -213,6 +213,7 @@ std::expected<void, FileError> FileReader::next_batch(FileBatch& batch) {
     batch.out_of_order = 0;
     batch.unsupported.clear();
     batch.packets.resize(batch_max);
+    const std::uint64_t begin = source_.offset();
     std::size_t count = 0;
     // Only the first packet of a batch may refill the window: the views of the others stay valid.
     for (Step step = Step::packet; count < batch_max && step != Step::end && step != Step::failed;) {
@@ -226,6 +227,9 @@ std::expected<void, FileError> FileReader::next_batch(FileBatch& batch) {
         count += step == Step::packet ? 1 : 0;
     }
     batch.packets.resize(count);
+    batch.coming = {
+        source_.data(),
+        std::min<std::size_t>(source_.buffered(), static_cast<std::size_t>(source_.offset() - begin))};
     // What came before the damage first; the error with the next call.
     if (count == 0 && error_) return std::unexpected(*error_);
     return {};

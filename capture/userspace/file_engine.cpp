@@ -72,7 +72,7 @@ std::expected<void, OsError> FileEngine::poll(std::chrono::milliseconds timeout)
     }
     if (pacer_) return poll_paced(timeout);
     reader_.read(piece_);
-    if (!piece_.is_last) table_.account(piece_.batch.packets, *sink_);
+    if (!piece_.is_last) table_.account(piece_.batch.packets, *sink_, piece_.batch.coming);
     return note(piece_);
 }
 

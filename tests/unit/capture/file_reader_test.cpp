@@ -128,6 +128,27 @@ TEST_CASE("pcap before version 2.3 has its two lengths swapped", "[capture][pcap
     CHECK(content.packets[0].wire == 900);
 }
 
+TEST_CASE("a batch says where the next one lies, as far as the file goes", "[capture][pcap]") {
+    CaptureFile file;
+    file.pcap_header(1);
+    constexpr std::size_t last = 10;
+    for (std::size_t i = 0; i < 2 * FileReader::batch_max + last; ++i)
+        file.pcap_record(static_cast<std::uint32_t>(i), 0, sample);
+    const std::size_t record = 16 + sample.size();
+    auto reader = FileReader::from_memory(file.bytes);
+    REQUIRE(reader);
+    egresswatch::capture::FileBatch batch;
+    for (const std::size_t coming :
+         {FileReader::batch_max * record, last * record, std::size_t{0}, std::size_t{0}}) {
+        REQUIRE(reader->next_batch(batch));
+        REQUIRE(batch.coming.size() == coming);
+        if (batch.packets.empty()) break;
+        const auto& packet = batch.packets.back().bytes;
+        CHECK(batch.coming.data() == packet.data() + packet.size());
+    }
+    CHECK(batch.packets.empty());
+}
+
 TEST_CASE("an impossible fraction of a second leaves the whole seconds", "[capture][pcap]") {
     CaptureFile file;
     file.pcap_header(1)
