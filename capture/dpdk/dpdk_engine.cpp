@@ -216,11 +216,8 @@ void DpdkEngine::State::tell(unsigned core, std::vector<FlowUpdate>& news) {
 void DpdkEngine::State::let_cores_catch_up() {
     for (const auto& core : cores) core->ask_to_catch_up();
     const auto enough = Clock::now() + CATCH_UP_MAX;
-    wait_for_cores([&](const PollingCore& core) {
-        return core.finished() || core.caught_up() || Clock::now() > enough;
-    });
-    for (unsigned number = 0; number < cores.size(); ++number)
-        behind[number] += !cores[number]->finished() && !cores[number]->caught_up();
+    wait_for_cores([&](const PollingCore& core) { return core.caught_up() || Clock::now() > enough; });
+    for (unsigned number = 0; number < cores.size(); ++number) behind[number] += !cores[number]->caught_up();
 }
 
 // One round over the rings; returns how many updates there were. A flow is judged by its names, and another

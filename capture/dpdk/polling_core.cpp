@@ -26,6 +26,7 @@
 #include <csignal>
 #include <cstring>
 #include <ctime>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -254,6 +255,7 @@ void PollingCore::run() {
             pass_idle_time();
         }
     }
+    catch_up_done_.store(std::numeric_limits<std::uint64_t>::max(), std::memory_order_release);
     table_.finish(*sink_);
     publish_time();
     copy_counters();

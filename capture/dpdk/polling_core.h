@@ -80,10 +80,10 @@ public:
     void tell_samples(PayloadSink& sink) noexcept;
     // Moves what is in the ring behind `to`, at most `most`; returns how many.
     std::size_t take(std::vector<FlowUpdate>& to, std::size_t most);
-    // Done when the core has polled its queues anew and none had more than a burst.
+    // Done when the core has polled its queues anew and none had more than a burst, or polls no more.
     void ask_to_catch_up() noexcept { catch_up_wanted_.fetch_add(1, std::memory_order_release); }
     [[nodiscard]] bool caught_up() const noexcept {
-        return catch_up_done_.load(std::memory_order_acquire) ==
+        return catch_up_done_.load(std::memory_order_acquire) >=
                catch_up_wanted_.load(std::memory_order_relaxed);
     }
     [[nodiscard]] std::uint64_t now_ns() const noexcept { return now_ns_.load(std::memory_order_acquire); }
