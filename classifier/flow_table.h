@@ -111,6 +111,7 @@ public:
     // with the key of an update while the sink has it.
     void notify_at(const datapath::flow_key& key, std::uint64_t bytes_out) noexcept;
 
+    // Exact between two calls; in the middle of one, as a sink might ask, some packets ahead.
     [[nodiscard]] std::span<const datapath::class_totals> class_totals() const noexcept;  // index: class id
     [[nodiscard]] std::span<const datapath::iface_totals> interface_totals() const noexcept;
     [[nodiscard]] std::span<const std::uint64_t> losses() const noexcept;  // index: enum loss_reason

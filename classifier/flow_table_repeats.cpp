@@ -8,7 +8,8 @@ namespace egresswatch {
 
 using namespace datapath;
 
-// False: the tuple's next packet may do more than add to its flow.
+// False: the tuple's next packet may do more than add to its flow. True: its flow has moved since the last
+// tick, which holds for the packet whatever way it goes.
 bool FlowTable::State::begin_sum(KnownTuple& tuple, TupleSum& sum) {
     sum = {bytes_unlimited, 0, 0, 0, 0, 0};
     const std::uint32_t number = tuple.entry;
@@ -85,8 +86,10 @@ std::size_t FlowTable::State::account_repeats(std::span<const PacketInput> packe
         if (LIKELY(sum.packets != 0)) settle_sum(known[begun[i]], sum, tally);
     }
     now_max_ns = latest_ns;
-    if (done == packets.size()) note_verdict(seen, true);
-    repeats_wait = done >= repeats_min && done >= 2 * begun_count ? 0 : repeats_pause;
+    const bool is_all = done == packets.size();
+    if (is_all) note_verdict(seen, true);
+    const bool pays = (is_all || done >= repeats_min) && done >= 2 * begun_count;
+    repeats_wait = pays ? 0 : repeats_pause;
     return done;
 }
 

@@ -1,6 +1,6 @@
 // classifier/flow_table_state.h - what a FlowTable consists of. Internal to classifier/: flow_table.cpp adds
-// packets, flow_table_clock.cpp tells the sink, flow_table_memory.cpp makes room. SPDX-License-Identifier:
-// Apache-2.0
+// packets, flow_table_repeats.cpp those that repeat, flow_table_clock.cpp tells the sink,
+// flow_table_memory.cpp makes room. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <array>
@@ -159,8 +159,8 @@ struct FlowTable::State : datapath::TablePlatform {
     KnownTuples known;
     static constexpr std::size_t sums_max = 64;              // that are begun at a time
     static constexpr std::uint64_t bytes_unlimited = ~0ull;  // TupleSum::bytes_left
-    // Where a run of repeating tuples was shorter than this, or had more than half as many tuples as packets,
-    // so many chunks go the general way before the next one is tried.
+    // Where a run of repeating tuples ended before so many packets, or had more than half as many tuples as
+    // packets, the chunk behind it and so many more go the general way before the next run is tried.
     static constexpr std::size_t repeats_min = 16;
     static constexpr std::uint32_t repeats_pause = 32;
     std::uint32_t repeats_wait = 0;

@@ -223,15 +223,6 @@ struct ClassifiedPacket {
 };
 static_assert(sizeof(ClassifiedPacket) == 80);
 
-[[nodiscard]] constexpr bool is_name_server_port(std::uint16_t big_endian) noexcept {
-    return big_endian == 0x3500;  // 53
-}
-[[nodiscard]] inline bool speaks_to_name_server(const datapath::flow_key& key) noexcept {
-    const int remote = is_name_server_port(key.remote_port);
-    const int local = is_name_server_port(key.local_port);
-    return (remote | local) != 0;  // no branch on each
-}
-
 struct UndecidedPacket {
     datapath::packet_facts facts;
     datapath::packet_class found;  // walked

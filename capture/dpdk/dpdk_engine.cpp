@@ -107,18 +107,19 @@ struct DpdkEngine::State {
     bool running = false;
     DpdkStatus last_status;  // of the ports and cores that are gone
     TotalsSnapshot last_totals;
-    // Of each core: taken, not yet told; how many of these this round tells; rounds that did not wait for it.
+    // Of each core: taken, not yet told; how many of these this round tells; samples that came before it;
+    // rounds that did not wait for it any longer.
     std::vector<std::vector<FlowUpdate>> waiting;
-    std::vector<std::size_t> ready;
+    std::vector<std::size_t> ready, samples_early;
     std::vector<std::uint64_t> behind;
 
     std::expected<void, OsError> bring_up();
     std::expected<void, OsError> make_cores();
     std::expected<unsigned, OsError> cores_in_use();
     std::size_t hand_over();
-    void let_cores_catch_up();
+    void let_cores_catch_up(std::size_t taken);
     void tell(unsigned core, std::vector<FlowUpdate>& news);
-    // Waits until `done` of every core, and keeps the rings from filling up meanwhile.
+    // Waits until `done` of every core, by its number, and keeps the rings from filling up meanwhile.
     template <typename Done>
     void wait_for_cores(Done done);
     void take_down() noexcept;
@@ -173,6 +174,7 @@ std::expected<void, OsError> DpdkEngine::State::make_cores() {
     }
     waiting.resize(cores.size());
     ready.resize(cores.size());
+    samples_early.resize(cores.size());
     behind.resize(cores.size());
     if (cores.size() > 1) merge.emplace();
     return {};
@@ -211,13 +213,19 @@ void DpdkEngine::State::tell(unsigned core, std::vector<FlowUpdate>& news) {
     news.clear();
 }
 
-// Until every core has looked into its queues once more and found no backlog there: what came before the
-// updates that are about to be told, to whichever core, has been handed over then.
-void DpdkEngine::State::let_cores_catch_up() {
-    for (const auto& core : cores) core->ask_to_catch_up();
+// Until every core beside which another one has updates has looked into its queues once more and found no
+// backlog there: what came before these updates, to whichever core, has been handed over then. `taken`: by
+// all.
+void DpdkEngine::State::let_cores_catch_up(std::size_t taken) {
+    const auto is_needed = [&](unsigned number) { return taken != ready[number]; };
+    for (unsigned number = 0; number < cores.size(); ++number)
+        if (is_needed(number)) cores[number]->ask_to_catch_up();
     const auto enough = Clock::now() + CATCH_UP_MAX;
-    wait_for_cores([&](const PollingCore& core) { return core.caught_up() || Clock::now() > enough; });
-    for (unsigned number = 0; number < cores.size(); ++number) behind[number] += !cores[number]->caught_up();
+    wait_for_cores([&](unsigned number) {
+        return !is_needed(number) || cores[number]->caught_up() || Clock::now() > enough;
+    });
+    for (unsigned number = 0; number < cores.size(); ++number)
+        behind[number] += is_needed(number) && !cores[number]->caught_up();
 }
 
 // One round over the rings; returns how many updates there were. A flow is judged by its names, and another
@@ -228,11 +236,13 @@ std::size_t DpdkEngine::State::hand_over() {
     for (unsigned number = 0; number < cores.size(); ++number) {
         cores[number]->take(waiting[number], TAKE_MAX);
         ready[number] = waiting[number].size();
+        samples_early[number] = cores[number]->samples_waiting();
         taken += ready[number];
     }
     if (payload_sink != nullptr) {
-        if (taken != 0 && cores.size() > 1) let_cores_catch_up();
-        for (const auto& core : cores) core->tell_samples(*payload_sink);
+        if (cores.size() > 1) let_cores_catch_up(taken);
+        for (unsigned number = 0; number < cores.size(); ++number)
+            cores[number]->tell_samples(*payload_sink, samples_early[number]);
     }
     for (unsigned number = 0; number < cores.size(); ++number) {
         // What the sink asks of the engine may add to what waits.
@@ -241,6 +251,8 @@ std::size_t DpdkEngine::State::hand_over() {
         updates.resize(ready[number]);
         tell(number, updates);
     }
+    if (payload_sink != nullptr)
+        for (const auto& core : cores) core->tell_late_samples(*payload_sink);
     return taken;
 }
 
@@ -248,12 +260,10 @@ template <typename Done>
 void DpdkEngine::State::wait_for_cores(Done done) {
     for (;;) {
         bool all = true;
-        for (unsigned number = 0; number < cores.size(); ++number) {
-            if (done(*cores[number])) continue;
-            all = false;
-            cores[number]->take(waiting[number], TAKE_MAX);
-        }
+        for (unsigned number = 0; number < cores.size(); ++number) all = done(number) && all;
         if (all) return;
+        for (unsigned number = 0; number < cores.size(); ++number)
+            cores[number]->take(waiting[number], TAKE_MAX);
         std::this_thread::sleep_for(ANSWER_LOOK);
     }
 }
@@ -264,7 +274,8 @@ DpdkStatus DpdkEngine::State::read_status() {
     status.spread = spread;
     for (const auto& port : ports) status.ports.push_back(port->status());
     for (const auto& core : cores) core->ask_for_counters();
-    wait_for_cores([](const PollingCore& core) { return core.finished() || core.counters_ready(); });
+    wait_for_cores(
+        [&](unsigned number) { return cores[number]->finished() || cores[number]->counters_ready(); });
     for (unsigned number = 0; number < cores.size(); ++number) {
         status.cores.push_back(cores[number]->counters().status);
         status.cores.back().behind = behind[number];
@@ -276,7 +287,8 @@ DpdkStatus DpdkEngine::State::read_status() {
 TotalsSnapshot DpdkEngine::State::read_totals() {
     if (!running) return last_totals;
     for (const auto& core : cores) core->ask_for_counters();
-    wait_for_cores([](const PollingCore& core) { return core.finished() || core.counters_ready(); });
+    wait_for_cores(
+        [&](unsigned number) { return cores[number]->finished() || cores[number]->counters_ready(); });
     TotalsSnapshot snapshot;
     snapshot.by_class.resize(datapath::CLASSES_MAX);
     const auto add = [](auto& to, const auto& from) {
@@ -318,7 +330,7 @@ DpdkEngine::DpdkEngine(std::unique_ptr<State> state) : state_(std::move(state)) 
 DpdkEngine::~DpdkEngine() {
     if (!state_->running) return;
     for (const auto& core : state_->cores) core->ask_to_stop();
-    state_->wait_for_cores([](const PollingCore& core) { return core.finished(); });
+    state_->wait_for_cores([&](unsigned number) { return state_->cores[number]->finished(); });
     state_->take_down();
 }
 
@@ -388,7 +400,7 @@ std::expected<void, OsError> DpdkEngine::install_region(const RegionTable& table
     state.region = table.block();
     if (!state.running) return {};
     for (const auto& core : state.cores) core->offer_region(state.region);
-    state.wait_for_cores([](const PollingCore& core) { return core.region_taken(); });
+    state.wait_for_cores([&](unsigned number) { return state.cores[number]->region_taken(); });
     return {};
 }
 

@@ -179,15 +179,31 @@ void PollingCore::join() noexcept {
     if (thread_.joinable()) thread_.join();
 }
 
-void PollingCore::tell_samples(PayloadSink& sink) noexcept {
+void PollingCore::Sample::tell(PayloadSink& sink) noexcept {
+    head.payload = {payload.data(), payload_bytes};
+    (void)sink.on_payload(head);
+}
+
+std::size_t PollingCore::samples_waiting() const noexcept {
+    return samples_ == nullptr ? 0 : rte_ring_count(samples_);
+}
+
+void PollingCore::tell_samples(PayloadSink& sink, std::size_t early) {
     if (samples_ == nullptr) return;
     static_assert(std::is_trivially_copyable_v<Sample> && sizeof(Sample) % 4 == 0);
     Sample sample;
-    for (unsigned most = samples_max; most != 0; --most) {
+    for (std::size_t number = 0; number < samples_max; ++number) {
         if (rte_ring_sc_dequeue_elem(samples_, &sample, sizeof sample) != 0) return;
-        sample.head.payload = {sample.payload.data(), sample.payload_bytes};
-        (void)sink.on_payload(sample.head);
+        if (number < early || speaks_to_name_server(sample.head.key))
+            sample.tell(sink);
+        else
+            late_samples_.push_back(sample);
     }
+}
+
+void PollingCore::tell_late_samples(PayloadSink& sink) noexcept {
+    for (Sample& sample : late_samples_) sample.tell(sink);
+    late_samples_.clear();
 }
 
 std::size_t PollingCore::take(std::vector<FlowUpdate>& to, std::size_t most) {
@@ -275,7 +291,7 @@ unsigned PollingCore::poll_once() {
         }
         account(queue, mbufs, count);
         packets += count;
-        backlog_ |= count == config_.burst;
+        backlog_ |= count >= std::min<unsigned>(config_.burst, whole_burst_max);
     }
     return packets;
 }

@@ -59,6 +59,8 @@ public:
     // any chain of headers seen in the field; what is behind it counts as not captured.
     static constexpr std::uint32_t header_bytes_max = 1024;
     static constexpr unsigned idle_polls_max = 256;  // polls without a packet before the core sleeps
+    // Packets at a time that every driver gives where it has them: a poll with fewer leaves no backlog.
+    static constexpr unsigned whole_burst_max = 32;
     static constexpr long idle_sleep_ns =
         100'000;  // at 15 Mpps 1500 packets: less than the default descriptors
 
@@ -76,11 +78,17 @@ public:
     // Why the thread ended before its time; empty: it did not.
     [[nodiscard]] const std::string& trouble() const noexcept { return trouble_; }
 
-    // Samples that are told after updates were taken are at least those of every packet that these count.
-    void tell_samples(PayloadSink& sink) noexcept;
+    // Samples that wait now: where updates were taken before, at least those of every packet that these
+    // count.
+    [[nodiscard]] std::size_t samples_waiting() const noexcept;
+    // Tells the first `early` ones, and what name servers say behind them: that may be the name of another
+    // core's flow. The rest is told by tell_late_samples(): an update that was taken before it came may end a
+    // flow whose key has come again, and with it all that is known of the key.
+    void tell_samples(PayloadSink& sink, std::size_t early);
+    void tell_late_samples(PayloadSink& sink) noexcept;
     // Moves what is in the ring behind `to`, at most `most`; returns how many.
     std::size_t take(std::vector<FlowUpdate>& to, std::size_t most);
-    // Done when the core has polled its queues anew and none had more than a burst, or polls no more.
+    // Done when the core has polled its queues anew and none gave a whole burst, or polls no more.
     void ask_to_catch_up() noexcept { catch_up_wanted_.fetch_add(1, std::memory_order_release); }
     [[nodiscard]] bool caught_up() const noexcept {
         return catch_up_done_.load(std::memory_order_acquire) >=
@@ -114,6 +122,8 @@ private:
         PayloadSample head;  // its span is empty: the payload follows
         std::uint32_t payload_bytes;
         std::array<std::uint8_t, payload_bytes_max> payload;
+
+        void tell(PayloadSink& sink) noexcept;
     };
 
     PollingCore(const DpdkConfig& config, unsigned number, unsigned cpu, std::vector<PolledQueue> queues,
@@ -137,6 +147,8 @@ private:
     rte_ring* updates_ = nullptr;
     rte_ring* notifications_ = nullptr;
     rte_ring* samples_ = nullptr;  // with sample_payload
+
+    std::vector<Sample> late_samples_;  // the owner's
 
     // The core's own.
     FlowTable table_;

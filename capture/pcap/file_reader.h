@@ -52,7 +52,8 @@ struct FileBatch {
     // packet without a time stamp (simple packet block), or with one that cannot be represented, has that of
     // the packet before it, so that time never leaps for want of one.
     std::vector<PacketInput> packets;
-    // What the next batch will probably be made of: as many bytes as this one, where they are there.
+    // What the next batch will probably be made of: as many bytes as this one, where they are there. To be
+    // fetched, not to be read: it lives no longer than the packets.
     std::span<const std::uint8_t> coming;
     std::uint64_t without_time = 0;
     std::uint64_t out_of_order = 0;                      // stamped earlier than a packet before them

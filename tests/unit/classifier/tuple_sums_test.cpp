@@ -218,3 +218,34 @@ TEST_CASE("a handshake amid packets that repeat, and more tuples than there are 
     sums.table.finish(sums);
     CHECK(sums.updates.back().handshake_rtt_us + sums.updates.front().handshake_rtt_us > 0);
 }
+
+TEST_CASE("a volume that is reached to the byte is told amid packets that repeat", "[classifier][flow]") {
+    const auto region = test::make_region("8.0.0.0/8 US\n");
+    const FlowTableConfig config{.track_all = true, .hash_seed = 7};
+    struct Volumes final : FlowSink {
+        void on_flow_updates(std::span<const FlowUpdate> news, Timestamp) noexcept override {
+            for (const FlowUpdate& update : news)
+                if (update.reason == UpdateReason::volume) told.push_back(update.total.bytes_out);
+        }
+        std::vector<std::uint64_t> told;
+    } sink;
+    FlowTable table(config);
+    table.install_region(region->block());
+    // 1 KiB of IP, so that every power of two is met.
+    const auto packet = PacketBuilder()
+                            .ethernet(0x0800)
+                            .ipv4("10.0.0.1", "8.0.0.1", 17)
+                            .udp(40000, 443)
+                            .payload(1024 - 28)
+                            .bytes();
+    PacketInput input;
+    input.bytes = packet;
+    input.wire_bytes = static_cast<std::uint32_t>(packet.size());
+    input.link = {LinkStart::ethernet, 0, 0};
+    input.at_ns = 1'000'000'000;
+    table.account(std::vector(8192, input), sink);
+    std::vector<std::uint64_t> due;
+    for (std::uint64_t bytes = datapath::VOLUME_EVENT_MIN; bytes <= 8192u * 1024; bytes *= 2)
+        due.push_back(bytes);
+    CHECK(sink.told == due);
+}
