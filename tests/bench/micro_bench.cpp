@@ -106,9 +106,9 @@ void add_walks() {
         true);
     add("walk/IPv6 UDP, fast walk",
         PacketBuilder().ethernet(0x86dd).ipv6("fd00:32::1", "2601::1", 17).udp(1024, 443).payload(100), true);
-    add("walk/802.1Q, IPv4 TCP",
+    add("walk/802.1Q, IPv4 TCP, fast walk",
         PacketBuilder().ethernet(0x8100).vlan(7, 0x0800).ipv4("10.32.0.1", "3.0.0.1", 6).tcp(1024, 443, 16),
-        false);
+        true);
     add("walk/IPv4 options, TCP",
         PacketBuilder().ethernet(0x0800).ipv4("10.32.0.1", "3.0.0.1", 6, 8).tcp(1024, 443, 16), false);
     add("walk/IPv6, three extension headers, TCP",
