@@ -7,6 +7,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <set>
 #include <thread>
@@ -81,7 +82,8 @@ struct Running {
     Sums sums;
     std::string error;
 
-    Running(const DpdkConfig& config, const RegionTable& region) {
+    // News goes to `sink`, or else to `sums`.
+    Running(const DpdkConfig& config, const RegionTable& region, FlowSink* sink = nullptr) {
         auto made = DpdkEngine::make(config);
         if (!made) {
             error = made.error().to_string();
@@ -89,7 +91,8 @@ struct Running {
         }
         engine = std::move(*made);
         if (auto done = engine->install_region(region); !done) error = done.error().to_string();
-        if (auto done = engine->start(sums); error.empty() && !done) error = done.error().to_string();
+        if (auto done = engine->start(sink != nullptr ? *sink : sums); error.empty() && !done)
+            error = done.error().to_string();
     }
     [[nodiscard]] std::uint64_t counted() const {
         std::uint64_t packets = 0;
@@ -110,6 +113,24 @@ struct Running {
         const auto& totals = engine->totals().interfaces.at(0).totals;
         return totals.by_direction[0].outcome[which].packets + totals.by_direction[1].outcome[which].packets;
     }
+};
+
+// Whether payload of 777 bytes is told before the last volume.
+struct Order final : FlowSink, PayloadSink {
+    bool on_payload(const PayloadSample& sample) noexcept override {
+        if (sample.payload.size() == 777) payload_told = true;
+        return false;
+    }
+    void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp) noexcept override {
+        for (const FlowUpdate& update : updates) {
+            if (update.reason != UpdateReason::volume) continue;
+            payload_was_first = payload_told;
+            if (volumes++ == 0 && while_told) while_told();
+        }
+    }
+    std::function<void()> while_told;  // while the first one is told
+    unsigned volumes = 0;
+    bool payload_told = false, payload_was_first = false;
 };
 
 #define EXPECT(condition) \
@@ -264,43 +285,25 @@ TEST_CASE("a packet in several mbufs counts as a packet in one, and one of jumbo
 
 TEST_CASE("payload that came to one core is told before what another counted after it", "[dpdk]") {
     const auto region = make_region("8.0.0.0/8 US\n");
-    // While an update of core 0 is told, core 0 gets a payload, and core 1 then a volume.
-    struct Order final : FlowSink, PayloadSink {
-        bool on_payload(const PayloadSample& sample) noexcept override {
-            if (sample.payload.size() == 777) payload_told = true;
-            return false;
-        }
-        void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp) noexcept override {
-            for (const FlowUpdate& update : updates) {
-                if (update.reason != UpdateReason::volume) continue;
-                if (volumes++ != 0) {
-                    payload_was_first = payload_told;
-                    continue;
-                }
-                pool->put(ring_of(0, 0), frame_of(2, 777));
-                std::this_thread::sleep_for(20ms);
-                for (unsigned i = 0; i < 70; ++i) pool->put(ring_of(0, 1), frame_of(1, 1000));
-                std::this_thread::sleep_for(20ms);
-            }
-        }
-        std::unique_ptr<PacketPool> pool;
-        unsigned volumes = 0;
-        bool payload_told = false, payload_was_first = false;
-    };
     const std::string wrong = in_own_process([&]() -> std::string {
         DpdkConfig config = two_rings();
         config.table.sample_payload = true;
-        auto engine = DpdkEngine::make(config);
-        EXPECT(engine);
-        EXPECT((*engine)->install_region(*region));
         Order sink;
-        EXPECT((*engine)->start(sink));
-        sink.pool = std::make_unique<PacketPool>("feed", 4095);
-        for (unsigned i = 0; i < 70; ++i) sink.pool->put(ring_of(0, 0), frame_of(0, 1000));
+        Running run(config, *region, &sink);
+        if (!run.error.empty()) return run.error;
+        PacketPool pool("feed", 4095);
+        // While an update of core 0 is told, core 0 gets a payload, and core 1 then a volume.
+        sink.while_told = [&] {
+            pool.put(ring_of(0, 0), frame_of(2, 777));
+            std::this_thread::sleep_for(20ms);
+            for (unsigned i = 0; i < 70; ++i) pool.put(ring_of(0, 1), frame_of(1, 1000));
+            std::this_thread::sleep_for(20ms);
+        };
+        for (unsigned i = 0; i < 70; ++i) pool.put(ring_of(0, 0), frame_of(0, 1000));
         for (const auto deadline = Clock::now() + 10s; sink.volumes < 2 && Clock::now() < deadline;)
-            EXPECT((*engine)->poll(1ms));
+            EXPECT(run.engine->poll(1ms));
         EXPECT(sink.volumes == 2 && sink.payload_was_first);
-        (*engine)->stop();
+        run.engine->stop();
         return {};
     });
     CHECK(wrong == "");
@@ -308,30 +311,13 @@ TEST_CASE("payload that came to one core is told before what another counted aft
 
 TEST_CASE("payload that a core has not polled yet is waited for", "[dpdk]") {
     const auto region = make_region("8.0.0.0/8 US\n");
-    struct Order final : FlowSink, PayloadSink {
-        bool on_payload(const PayloadSample& sample) noexcept override {
-            if (sample.payload.size() == 777) payload_told = true;
-            return false;
-        }
-        void on_flow_updates(std::span<const FlowUpdate> updates, Timestamp) noexcept override {
-            for (const FlowUpdate& update : updates) {
-                if (update.reason != UpdateReason::volume) continue;
-                ++volumes;
-                payload_was_first = payload_told;
-            }
-        }
-        unsigned volumes = 0;
-        bool payload_told = false, payload_was_first = false;
-    };
     const std::string wrong = in_own_process([&]() -> std::string {
         DpdkConfig config = two_rings();
         config.table.sample_payload = true;
         config.updates_ring = 64;
-        auto engine = DpdkEngine::make(config);
-        EXPECT(engine);
-        EXPECT((*engine)->install_region(*region));
         Order sink;
-        EXPECT((*engine)->start(sink));
+        Running run(config, *region, &sink);
+        if (!run.error.empty()) return run.error;
         // A tick finds core 0 with more news than its ring holds: it stands still until these are taken.
         PacketPool pool("feed", 4095);
         for (unsigned i = 0; i < 500; ++i) pool.put(ring_of(0, 0), frame_of(2 * i));
@@ -345,11 +331,11 @@ TEST_CASE("payload that a core has not polled yet is waited for", "[dpdk]") {
         pool.put(ring_of(0, 0), answer);
         for (unsigned i = 0; i < 70; ++i) pool.put(ring_of(0, 1), frame_of(1, 1000));
         std::this_thread::sleep_for(50ms);
-        EXPECT((*engine)->poll(0ms));
+        EXPECT(run.engine->poll(0ms));
         EXPECT(sink.volumes == 1);
         // On a machine that lets core 0 not run in time, that is counted.
-        EXPECT(sink.payload_was_first || (*engine)->status().cores[0].behind != 0);
-        (*engine)->stop();
+        EXPECT(sink.payload_was_first || run.engine->status().cores[0].behind != 0);
+        run.engine->stop();
         EXPECT(sink.payload_told);
         return {};
     });
@@ -377,11 +363,9 @@ TEST_CASE("payload of a key that comes again is told after the end of the flow t
         DpdkConfig config = two_rings();
         config.table.sample_payload = true;
         config.table.idle_timeout = 1s;
-        auto engine = DpdkEngine::make(config);
-        EXPECT(engine);
-        EXPECT((*engine)->install_region(*region));
         Lives sink;
-        EXPECT((*engine)->start(sink));
+        Running run(config, *region, &sink);
+        if (!run.error.empty()) return run.error;
         // Core 1 has a backlog for ever, and news: core 0's updates wait for it.
         fill_for_ever(ring_of(0, 1), "for_ever", [](unsigned i) { return frame_of(2 * i + 1); });
         PacketPool pool("feed", 4095);
@@ -400,10 +384,10 @@ TEST_CASE("payload of a key that comes again is told after the end of the flow t
             }
         });
         for (const auto deadline = Clock::now() + 10s; sink.samples < 3 && Clock::now() < deadline;)
-            EXPECT((*engine)->poll(1ms));
+            EXPECT(run.engine->poll(1ms));
         feeder.join();
         EXPECT(sink.samples == 3 && sink.while_alive == 0);
-        (*engine)->stop();
+        run.engine->stop();
         return {};
     });
     CHECK(wrong == "");
@@ -424,11 +408,9 @@ TEST_CASE("a core that has a backlog for ever holds up another's updates for a m
     const std::string wrong = in_own_process([&]() -> std::string {
         DpdkConfig config = two_rings();
         config.table.sample_payload = true;
-        auto engine = DpdkEngine::make(config);
-        EXPECT(engine);
-        EXPECT((*engine)->install_region(*region));
         Told sink;
-        EXPECT((*engine)->start(sink));
+        Running run(config, *region, &sink);
+        if (!run.error.empty()) return run.error;
         fill_for_ever(ring_of(0, 0), "for_ever", [](unsigned i) { return frame_of(2 * i); });
         PacketPool pool("feed", 4095);
         const auto frame = PacketBuilder()
@@ -439,10 +421,10 @@ TEST_CASE("a core that has a backlog for ever holds up another's updates for a m
                                .bytes();
         for (unsigned i = 0; i < 70; ++i) pool.put(ring_of(0, 1), frame);
         for (const auto deadline = Clock::now() + 10s; sink.volumes == 0 && Clock::now() < deadline;)
-            EXPECT((*engine)->poll(1ms));
+            EXPECT(run.engine->poll(1ms));
         EXPECT(sink.volumes == 1);
-        EXPECT((*engine)->status().cores[0].behind > 0);
-        (*engine)->stop();
+        EXPECT(run.engine->status().cores[0].behind > 0);
+        run.engine->stop();
         return {};
     });
     CHECK(wrong == "");
@@ -461,11 +443,9 @@ TEST_CASE("a volume is told at once, and notify_at reaches the core that has the
         std::vector<std::uint64_t> told;
     };
     const std::string wrong = in_own_process([&]() -> std::string {
-        auto engine = DpdkEngine::make(two_rings());
-        EXPECT(engine);
-        EXPECT((*engine)->install_region(*region));
         Volumes sink;
-        EXPECT((*engine)->start(sink));
+        Running run(two_rings(), *region, &sink);
+        if (!run.error.empty()) return run.error;
         PacketPool pool("feed", 4095);
         const auto send = [&](unsigned packets) {
             for (unsigned i = 0; i < packets; ++i)
@@ -474,7 +454,7 @@ TEST_CASE("a volume is told at once, and notify_at reaches the core that has the
         const auto until = [&](std::size_t number) {
             for (const auto deadline = Clock::now() + 10s;
                  sink.told.size() < number && Clock::now() < deadline;)
-                if (!(*engine)->poll(1ms)) return false;
+                if (!run.engine->poll(1ms)) return false;
             return sink.told.size() >= number;
         };
         send(70);
@@ -482,12 +462,12 @@ TEST_CASE("a volume is told at once, and notify_at reaches the core that has the
         EXPECT(sink.told[0] >= datapath::VOLUME_EVENT_MIN &&
                sink.told[0] < datapath::VOLUME_EVENT_MIN + 1028);
         // The next one would come at the double; asked for earlier, it comes earlier.
-        (*engine)->notify_at(sink.last.key, 80'000);
+        run.engine->notify_at(sink.last.key, 80'000);
         std::this_thread::sleep_for(5ms);
         send(20);
         EXPECT(until(2));
         EXPECT(sink.told[1] >= 80'000 && sink.told[1] < 80'000 + 1028);
-        (*engine)->stop();
+        run.engine->stop();
         return {};
     });
     CHECK(wrong == "");

@@ -11,10 +11,13 @@
 #include "classifier/flow_table.h"
 #include "tests/support/catch.h"
 #include "tests/support/packet_builder.h"
+#include "tests/support/same_update.h"
 #include "tests/support/test_region.h"
 
 using namespace egresswatch;
 using test::PacketBuilder;
+using test::raw;
+using test::same;
 
 namespace {
 
@@ -24,14 +27,6 @@ struct Recorder final : FlowSink {
         updates.insert(updates.end(), news.begin(), news.end());
     }
 };
-
-bool same(const FlowUpdate& a, const FlowUpdate& b) {
-    return std::memcmp(&a.key, &b.key, sizeof a.key) == 0 && a.total == b.total && a.delta == b.delta &&
-           a.first_seen == b.first_seen && a.last_seen == b.last_seen && a.initiator == b.initiator &&
-           a.initiator_sure == b.initiator_sure && a.handshake_rtt_us == b.handshake_rtt_us &&
-           a.tcp_flags_out == b.tcp_flags_out && a.tcp_flags_in == b.tcp_flags_in && a.reason == b.reason &&
-           a.outer_local == b.outer_local && a.outer_remote == b.outer_remote;
-}
 
 class Packets {
 public:
@@ -77,11 +72,6 @@ public:
 private:
     std::mt19937_64 random_;
 };
-
-std::vector<std::uint8_t> raw(const void* from, std::size_t bytes) {
-    const auto* begin = static_cast<const std::uint8_t*>(from);
-    return {begin, begin + bytes};
-}
 
 }  // namespace
 
