@@ -107,10 +107,10 @@ struct DpdkEngine::State {
     bool running = false;
     DpdkStatus last_status;  // of the ports and cores that are gone
     TotalsSnapshot last_totals;
-    // Of each core: taken, not yet told; how many of these this round tells; samples that came before it;
-    // rounds that did not wait for it any longer.
+    // Of each core: taken, not yet told; how many of these this round tells; rounds that
+    // did not wait for it any longer.
     std::vector<std::vector<FlowUpdate>> waiting;
-    std::vector<std::size_t> ready, samples_early;
+    std::vector<std::size_t> ready;
     std::vector<std::uint64_t> behind;
 
     std::expected<void, OsError> bring_up();
@@ -118,7 +118,8 @@ struct DpdkEngine::State {
     std::expected<unsigned, OsError> cores_in_use();
     std::size_t hand_over();
     void let_cores_catch_up(std::size_t taken);
-    void tell(unsigned core, std::vector<FlowUpdate>& news);
+    void tell(unsigned core, std::span<FlowUpdate> news);
+    void pass_on(unsigned core, std::span<FlowUpdate> news);
     // Waits until `done` of every core, by its number, and keeps the rings from filling up meanwhile.
     template <typename Done>
     void wait_for_cores(Done done);
@@ -174,7 +175,6 @@ std::expected<void, OsError> DpdkEngine::State::make_cores() {
     }
     waiting.resize(cores.size());
     ready.resize(cores.size());
-    samples_early.resize(cores.size());
     behind.resize(cores.size());
     if (cores.size() > 1) merge.emplace();
     return {};
@@ -206,11 +206,25 @@ void DpdkEngine::State::take_down() noexcept {
     eal.reset();
 }
 
-void DpdkEngine::State::tell(unsigned core, std::vector<FlowUpdate>& news) {
-    if (merge) std::erase_if(news, [&](FlowUpdate& update) { return !merge->merge(core, update); });
+void DpdkEngine::State::pass_on(unsigned core, std::span<FlowUpdate> news) {
+    cores[core]->note_told(news.size());
+    const auto keep = [&](FlowUpdate& update) { return !merge || merge->merge(core, update); };
+    const auto end =
+        std::remove_if(news.begin(), news.end(), [&](FlowUpdate& update) { return !keep(update); });
+    news = {news.begin(), end};
     for (const FlowUpdate& update : news) now = std::max(now, update.last_seen);
     if (!news.empty()) sink->on_flow_updates(news, now);
-    news.clear();
+}
+
+// With the payload that came among them.
+void DpdkEngine::State::tell(unsigned core, std::span<FlowUpdate> news) {
+    for (PollingCore& from = *cores[core]; from.updates_before_sample() <= news.size();) {
+        const std::size_t before = from.updates_before_sample();
+        pass_on(core, news.first(before));
+        news = news.subspan(before);
+        from.tell_sample(*payload_sink);
+    }
+    pass_on(core, news);
 }
 
 // Until every core beside which another one has updates has looked into its queues once more and found no
@@ -236,13 +250,11 @@ std::size_t DpdkEngine::State::hand_over() {
     for (unsigned number = 0; number < cores.size(); ++number) {
         cores[number]->take(waiting[number], TAKE_MAX);
         ready[number] = waiting[number].size();
-        samples_early[number] = cores[number]->samples_waiting();
         taken += ready[number];
     }
     if (payload_sink != nullptr) {
         if (cores.size() > 1) let_cores_catch_up(taken);
-        for (unsigned number = 0; number < cores.size(); ++number)
-            cores[number]->tell_samples(*payload_sink, samples_early[number]);
+        for (const auto& core : cores) core->take_samples(*payload_sink);
     }
     for (unsigned number = 0; number < cores.size(); ++number) {
         // What the sink asks of the engine may add to what waits.
@@ -251,8 +263,6 @@ std::size_t DpdkEngine::State::hand_over() {
         updates.resize(ready[number]);
         tell(number, updates);
     }
-    if (payload_sink != nullptr)
-        for (const auto& core : cores) core->tell_late_samples(*payload_sink);
     return taken;
 }
 

@@ -78,6 +78,7 @@ public:
         in_window_++;
         sample_.head = sample;
         sample_.head.payload = {};
+        sample_.after = status_.updates;
         sample_.payload_bytes =
             static_cast<std::uint32_t>(std::min<std::size_t>(sample.payload.size(), payload_bytes_max));
         std::memcpy(sample_.payload.data(), sample.payload.data(), sample_.payload_bytes);
@@ -184,26 +185,27 @@ void PollingCore::Sample::tell(PayloadSink& sink) noexcept {
     (void)sink.on_payload(head);
 }
 
-std::size_t PollingCore::samples_waiting() const noexcept {
-    return samples_ == nullptr ? 0 : rte_ring_count(samples_);
-}
-
-void PollingCore::tell_samples(PayloadSink& sink, std::size_t early) {
+void PollingCore::take_samples(PayloadSink& sink) {
     if (samples_ == nullptr) return;
     static_assert(std::is_trivially_copyable_v<Sample> && sizeof(Sample) % 4 == 0);
     Sample sample;
-    for (std::size_t number = 0; number < samples_max; ++number) {
+    for (unsigned most = samples_max; most != 0; --most) {
         if (rte_ring_sc_dequeue_elem(samples_, &sample, sizeof sample) != 0) return;
-        if (number < early || speaks_to_name_server(sample.head.key))
+        if (speaks_to_name_server(sample.head.key))
             sample.tell(sink);
         else
-            late_samples_.push_back(sample);
+            samples_taken_.push_back(sample);
     }
 }
 
-void PollingCore::tell_late_samples(PayloadSink& sink) noexcept {
-    for (Sample& sample : late_samples_) sample.tell(sink);
-    late_samples_.clear();
+std::size_t PollingCore::updates_before_sample() const noexcept {
+    return samples_taken_.empty() ? std::numeric_limits<std::size_t>::max()
+                                  : samples_taken_.front().after - updates_told_;
+}
+
+void PollingCore::tell_sample(PayloadSink& sink) noexcept {
+    samples_taken_.front().tell(sink);
+    samples_taken_.pop_front();
 }
 
 std::size_t PollingCore::take(std::vector<FlowUpdate>& to, std::size_t most) {

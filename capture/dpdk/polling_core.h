@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <expected>
 #include <memory>
 #include <span>
@@ -78,14 +79,14 @@ public:
     // Why the thread ended before its time; empty: it did not.
     [[nodiscard]] const std::string& trouble() const noexcept { return trouble_; }
 
-    // Samples that wait now: where updates were taken before, at least those of every packet that these
-    // count.
-    [[nodiscard]] std::size_t samples_waiting() const noexcept;
-    // Tells the first `early` ones, and what name servers say behind them: that may be the name of another
-    // core's flow. The rest is told by tell_late_samples(): an update that was taken before it came may end a
-    // flow whose key has come again, and with it all that is known of the key.
-    void tell_samples(PayloadSink& sink, std::size_t early);
-    void tell_late_samples(PayloadSink& sink) noexcept;
+    // Takes the samples that are there: after updates were taken, those of every packet that these count.
+    // What name servers say is told at once, for it may be the name of another core's flow; the rest waits
+    // for its turn among this core's updates, one of which may end a flow whose key has come again.
+    void take_samples(PayloadSink& sink);
+    // Of the updates that are not told yet, those before the next sample; without one, more than can be.
+    [[nodiscard]] std::size_t updates_before_sample() const noexcept;
+    void tell_sample(PayloadSink& sink) noexcept;
+    void note_told(std::size_t updates) noexcept { updates_told_ += updates; }
     // Moves what is in the ring behind `to`, at most `most`; returns how many.
     std::size_t take(std::vector<FlowUpdate>& to, std::size_t most);
     // Done when the core has polled its queues anew and none gave a whole burst, or polls no more.
@@ -119,7 +120,8 @@ private:
     };
     struct Scratch;
     struct Sample {
-        PayloadSample head;  // its span is empty: the payload follows
+        PayloadSample head;   // its span is empty: the payload follows
+        std::uint64_t after;  // so many updates of this core
         std::uint32_t payload_bytes;
         std::array<std::uint8_t, payload_bytes_max> payload;
 
@@ -148,7 +150,9 @@ private:
     rte_ring* notifications_ = nullptr;
     rte_ring* samples_ = nullptr;  // with sample_payload
 
-    std::vector<Sample> late_samples_;  // the owner's
+    // The owner's.
+    std::deque<Sample> samples_taken_;
+    std::uint64_t updates_told_ = 0;
 
     // The core's own.
     FlowTable table_;
