@@ -13,8 +13,7 @@
 namespace egresswatch {
 
 struct TupleSum {
-    std::uint64_t
-        bytes_left;  // of IP, that do not reach what the flow's owner asked to be told of; counts down
+    std::uint64_t bytes_left;  // of IP, before there is a volume to tell; counts down
     std::uint64_t frame_bytes;
     std::uint64_t last_ns;  // the latest
     std::uint32_t packets;  // 0: none is begun

@@ -107,11 +107,13 @@ struct DpdkEngine::State {
     bool running = false;
     DpdkStatus last_status;  // of the ports and cores that are gone
     TotalsSnapshot last_totals;
-    // Of each core: taken, not yet told; how many of these this round tells; rounds that
-    // did not wait for it any longer.
-    std::vector<std::vector<FlowUpdate>> waiting;
-    std::vector<std::size_t> ready;
-    std::vector<std::uint64_t> behind;
+    // What a core has handed over.
+    struct FromCore {
+        std::vector<FlowUpdate> waiting;  // taken, not yet told
+        std::size_t ready = 0;            // of these: told in this round
+        std::uint64_t behind = 0;         // rounds that did not wait for the core any longer
+    };
+    std::vector<FromCore> from_cores;
 
     std::expected<void, OsError> bring_up();
     std::expected<void, OsError> make_cores();
@@ -173,9 +175,7 @@ std::expected<void, OsError> DpdkEngine::State::make_cores() {
         if (!core) return std::unexpected(core.error());
         cores.push_back(std::move(*core));
     }
-    waiting.resize(cores.size());
-    ready.resize(cores.size());
-    behind.resize(cores.size());
+    from_cores.resize(cores.size());
     if (cores.size() > 1) merge.emplace();
     return {};
 }
@@ -208,10 +208,10 @@ void DpdkEngine::State::take_down() noexcept {
 
 void DpdkEngine::State::pass_on(unsigned core, std::span<FlowUpdate> news) {
     cores[core]->note_told(news.size());
-    const auto keep = [&](FlowUpdate& update) { return !merge || merge->merge(core, update); };
-    const auto end =
-        std::remove_if(news.begin(), news.end(), [&](FlowUpdate& update) { return !keep(update); });
-    news = {news.begin(), end};
+    if (merge)
+        news = {news.begin(), std::remove_if(news.begin(), news.end(), [&](FlowUpdate& update) {
+                    return !merge->merge(core, update);
+                })};
     for (const FlowUpdate& update : news) now = std::max(now, update.last_seen);
     if (!news.empty()) sink->on_flow_updates(news, now);
 }
@@ -228,10 +228,10 @@ void DpdkEngine::State::tell(unsigned core, std::span<FlowUpdate> news) {
 }
 
 // Until every core beside which another one has updates has looked into its queues once more and found no
-// backlog there: what came before these updates, to whichever core, has been handed over then. `taken`: by
-// all.
+// backlog there: what came before these updates, to whichever core, has been handed over then. `taken`: of
+// all cores.
 void DpdkEngine::State::let_cores_catch_up(std::size_t taken) {
-    const auto is_needed = [&](unsigned number) { return taken != ready[number]; };
+    const auto is_needed = [&](unsigned number) { return taken != from_cores[number].ready; };
     for (unsigned number = 0; number < cores.size(); ++number)
         if (is_needed(number)) cores[number]->ask_to_catch_up();
     const auto enough = Clock::now() + CATCH_UP_MAX;
@@ -239,7 +239,7 @@ void DpdkEngine::State::let_cores_catch_up(std::size_t taken) {
         return !is_needed(number) || cores[number]->caught_up() || Clock::now() > enough;
     });
     for (unsigned number = 0; number < cores.size(); ++number)
-        behind[number] += is_needed(number) && !cores[number]->caught_up();
+        from_cores[number].behind += is_needed(number) && !cores[number]->caught_up();
 }
 
 // One round over the rings; returns how many updates there were. A flow is judged by its names, and another
@@ -248,9 +248,10 @@ void DpdkEngine::State::let_cores_catch_up(std::size_t taken) {
 std::size_t DpdkEngine::State::hand_over() {
     std::size_t taken = 0;
     for (unsigned number = 0; number < cores.size(); ++number) {
-        cores[number]->take(waiting[number], TAKE_MAX);
-        ready[number] = waiting[number].size();
-        taken += ready[number];
+        FromCore& from = from_cores[number];
+        cores[number]->take(from.waiting, TAKE_MAX);
+        from.ready = from.waiting.size();
+        taken += from.ready;
     }
     if (payload_sink != nullptr) {
         if (cores.size() > 1) let_cores_catch_up(taken);
@@ -258,9 +259,10 @@ std::size_t DpdkEngine::State::hand_over() {
     }
     for (unsigned number = 0; number < cores.size(); ++number) {
         // What the sink asks of the engine may add to what waits.
-        updates.swap(waiting[number]);
-        waiting[number].assign(updates.begin() + static_cast<std::ptrdiff_t>(ready[number]), updates.end());
-        updates.resize(ready[number]);
+        FromCore& from = from_cores[number];
+        updates.swap(from.waiting);
+        from.waiting.assign(updates.begin() + static_cast<std::ptrdiff_t>(from.ready), updates.end());
+        updates.resize(from.ready);
         tell(number, updates);
     }
     return taken;
@@ -273,7 +275,7 @@ void DpdkEngine::State::wait_for_cores(Done done) {
         for (unsigned number = 0; number < cores.size(); ++number) all = done(number) && all;
         if (all) return;
         for (unsigned number = 0; number < cores.size(); ++number)
-            cores[number]->take(waiting[number], TAKE_MAX);
+            cores[number]->take(from_cores[number].waiting, TAKE_MAX);
         std::this_thread::sleep_for(ANSWER_LOOK);
     }
 }
@@ -288,7 +290,7 @@ DpdkStatus DpdkEngine::State::read_status() {
         [&](unsigned number) { return cores[number]->finished() || cores[number]->counters_ready(); });
     for (unsigned number = 0; number < cores.size(); ++number) {
         status.cores.push_back(cores[number]->counters().status);
-        status.cores.back().behind = behind[number];
+        status.cores.back().behind = from_cores[number].behind;
     }
     status.flows_split = merge ? merge->flows_split() : 0;
     return status;
